@@ -1,0 +1,1 @@
+"""Measurements that compare this project with others on the machine at hand."""

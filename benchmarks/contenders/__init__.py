@@ -1,0 +1,1 @@
+"""What ``make bench`` compares: one module per library that generates tokens."""

@@ -1,0 +1,55 @@
+#include "counters.h"
+
+#include <deque>
+#include <mutex>
+#include <stdexcept>
+
+namespace gaudi::runtime {
+namespace {
+
+constexpr size_t kKeptCompilations = 4096;
+
+std::mutex g_mutex;
+std::deque<Compilation> g_recent;
+std::map<std::string, CompilationTotal> g_totals;
+thread_local int t_region_depth = 0;
+
+}  // namespace
+
+Counters& counters() {
+  static Counters instance;
+  return instance;
+}
+
+void note_compilation(std::string kind, std::string detail, int64_t microseconds) {
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  auto& total = g_totals[kind];
+  total.count += 1;
+  total.microseconds += microseconds;
+  g_recent.push_back({std::move(kind), std::move(detail), microseconds});
+  if (g_recent.size() > kKeptCompilations) g_recent.pop_front();
+}
+
+std::map<std::string, CompilationTotal> compilation_totals() {
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  return g_totals;
+}
+
+std::vector<Compilation> recent_compilations(size_t limit) {
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  const size_t n = std::min(limit, g_recent.size());
+  return {g_recent.end() - static_cast<std::ptrdiff_t>(n), g_recent.end()};
+}
+
+void launch_region_enter() {
+  if (t_region_depth++ == 0) bump(counters().region_launches);
+}
+
+void launch_region_exit() {
+  if (t_region_depth == 0) throw std::logic_error("launch region left without having been entered");
+  --t_region_depth;
+}
+
+bool in_launch_region() { return t_region_depth > 0; }
+
+}  // namespace gaudi::runtime

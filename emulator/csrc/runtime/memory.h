@@ -1,0 +1,50 @@
+// How much memory does each emulated card have, and how much of it is in use?
+//
+// Bytes live in host memory; a card's size is an accounting limit only. No torch in this file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace gaudi::runtime {
+
+struct MemoryStats {
+  int64_t total_bytes = 0;
+  int64_t in_use_bytes = 0;
+  int64_t peak_bytes = 0;
+  int64_t allocations = 0;
+  int64_t frees = 0;
+  int64_t out_of_memory_errors = 0;
+  int64_t allocated_bytes_total = 0;  // sum over all allocations, never decreases
+};
+
+class OutOfMemory : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+constexpr int kMaxCards = 64;
+
+// Set once, before the first allocation.
+void configure_memory(int cards, int64_t bytes_per_card, bool poison);
+int card_count();
+bool poison_enabled();
+
+// Account `bytes` to the card, or throw OutOfMemory and account nothing.
+void reserve(int card, size_t bytes);
+void release(int card, size_t bytes) noexcept;
+
+// Host bytes, 64-byte aligned, not accounted. Returns nullptr for 0 bytes; throws OutOfMemory when
+// the host itself has none left. `zeroed` memory is mapped lazily: untouched pages cost nothing.
+void* allocate_host(size_t bytes, bool zeroed);
+void free_host(void* data) noexcept;
+
+// Overwrite with 0xFF: NaN in every floating type with a NaN, -1 or the maximum in the integers.
+void poison(void* data, size_t bytes) noexcept;
+
+MemoryStats memory_stats(int card);
+void reset_peak(int card);
+
+}  // namespace gaudi::runtime

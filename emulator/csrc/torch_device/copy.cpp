@@ -1,0 +1,146 @@
+// How do values move between host and cards, and between cards?
+#include <torch_headers.h>
+
+#include <ATen/ops/_to_copy.h>
+#include <ATen/ops/copy.h>
+
+#include "../runtime/counters.h"
+#include "../runtime/stream.h"
+#include "device_storage.h"
+#include "fallback.h"
+#include "graph.h"
+#include "pinned_memory.h"
+
+namespace gaudi {
+namespace {
+
+bool on_card(const at::Tensor& t) { return t.device().type() == kHPU; }
+
+const c10::OperatorHandle& copy_operator() {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::copy_", "");
+  return op;
+}
+
+const c10::OperatorHandle& to_copy_operator() {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::_to_copy", "");
+  return op;
+}
+
+void count_launch() {
+  auto& count = runtime::counters();
+  if (Graph::capturing() != nullptr) {
+    runtime::bump(count.captured_ops);
+  } else {
+    runtime::bump(runtime::in_launch_region() ? count.fused_ops : count.eager_launches);
+  }
+}
+
+// Count a copy of `bytes`; refuse what cannot happen inside a graph. A single element is baked into
+// the graph as a constant, as a Python number would be.
+void count_copy(bool from_card, bool to_card, int64_t elements, int64_t bytes, bool non_blocking,
+                bool host_pinned, const char* name) {
+  auto& count = runtime::counters();
+  if (from_card && to_card) {
+    runtime::bump(count.d2d_copies);
+    runtime::bump(count.d2d_bytes, bytes);
+    count_launch();
+  } else if (to_card) {
+    if (elements != 1) {
+      refuse_in_capture(name, "it copies host values into the graph; copy them before the capture");
+    }
+    runtime::bump(count.h2d_copies);
+    runtime::bump(count.h2d_bytes, bytes);
+  } else {
+    refuse_in_capture(name, "it copies values to the host");
+    runtime::bump(count.d2h_copies);
+    runtime::bump(count.d2h_bytes, bytes);
+    // Only a copy into pinned memory can be left running.
+    if (!non_blocking || !host_pinned) host_read(name);
+  }
+}
+
+void record_copy(const at::Tensor& host_dst, const at::Tensor& host_src, bool src_is_constant) {
+  auto* capture = Graph::capturing();
+  if (capture == nullptr) return;
+  const auto source = src_is_constant ? host_src.clone() : host_src;
+  const c10::IValue result(host_dst);
+  capture->record(copy_operator(), {host_dst, source, false}, c10::ArrayRef<c10::IValue>(&result, 1));
+}
+
+void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
+  TORCH_CHECK(src.defined() && dst.defined(), "copy_ needs two defined tensors");
+  const bool from_card = on_card(src);
+  const bool to_card = on_card(dst);
+  TORCH_CHECK((from_card || src.is_cpu()) && (to_card || dst.is_cpu()),
+              "copies go between hpu and cpu, not from ", src.device(), " to ", dst.device());
+  const bool pinned = from_card && !to_card && non_blocking && is_pinned(dst.storage().data());
+  count_copy(from_card, to_card, src.numel(), payload_bytes(src), non_blocking, pinned,
+             "aten::copy_");
+  const auto host_src = from_card ? host_alias(src) : src;
+  const auto host_dst = to_card ? host_alias(dst) : dst;
+  {
+    const c10::InferenceMode inference;
+    host_dst.copy_(host_src);
+  }
+  record_copy(host_dst, host_src, !from_card);
+}
+
+at::Tensor& copy_(at::Tensor& self, const at::Tensor& src, bool non_blocking) {
+  copy_values(src, self, non_blocking);
+  return self;
+}
+
+at::Tensor copy_from(const at::Tensor& self, const at::Tensor& dst, bool non_blocking) {
+  copy_values(self, dst, non_blocking);
+  return dst;
+}
+
+at::Tensor copy_from_and_resize(const at::Tensor& self, const at::Tensor& dst) {
+  dst.resize_(self.sizes());
+  copy_values(self, dst, false);
+  return dst;
+}
+
+at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
+                   std::optional<c10::Layout> layout, std::optional<c10::Device> device,
+                   std::optional<bool> pin_memory, bool non_blocking,
+                   std::optional<c10::MemoryFormat> format) {
+  TORCH_CHECK_NOT_IMPLEMENTED(!layout || *layout == c10::kStrided,
+                              "the HPU device has dense strided tensors only, got layout ",
+                              *layout);
+  const auto target = device.value_or(self.device());
+  const bool from_card = on_card(self);
+  const bool to_card = target.type() == kHPU;
+  TORCH_CHECK(to_card || target.is_cpu(), "copies go between hpu and cpu, not to ", target);
+  const bool pinned = !to_card && pin_memory.value_or(false);
+  count_copy(from_card, to_card, self.numel(), payload_bytes(self), non_blocking, pinned,
+             "aten::_to_copy");
+  const auto host = from_card ? host_alias(self) : self;
+  if (!to_card) {
+    // The result belongs to the caller, so it is made in the caller's grad and inference mode.
+    return at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), pinned, false, format);
+  }
+  at::Tensor copy;
+  {
+    const c10::InferenceMode inference;
+    copy = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), false, false, format);
+  }
+  if (auto* capture = Graph::capturing()) {
+    const c10::IValue result(copy);
+    capture->record(to_copy_operator(),
+                    {from_card ? host : host.clone(), dtype, layout, c10::Device(c10::kCPU), false,
+                     false, format},
+                    c10::ArrayRef<c10::IValue>(&result, 1));
+  }
+  return adopt(copy, target.has_index() ? target.index() : runtime::current_card());
+}
+
+TORCH_LIBRARY_IMPL(aten, HPU, m) {
+  m.impl("copy_", &copy_);
+  m.impl("_copy_from", &copy_from);
+  m.impl("_copy_from_and_resize", &copy_from_and_resize);
+  m.impl("_to_copy", &to_copy);
+}
+
+}  // namespace
+}  // namespace gaudi

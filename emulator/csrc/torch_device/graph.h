@@ -1,0 +1,99 @@
+// What does a captured graph remember, and how does it run again without Python?
+//
+// While a thread captures, operators execute and are recorded: operator, host aliases of the
+// arguments, results. A replay runs the same operators on the same storages. Views are not recorded
+// (an alias shares its storage); storages that nobody outside holds any more are given bytes only
+// between first and last use, so a graph costs its peak, not its sum.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/stack.h>
+#include <c10/core/StorageImpl.h>
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace gaudi {
+
+struct OperatorFacts;
+
+class Graph {
+ public:
+  Graph() = default;
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  ~Graph();
+
+  void capture_begin();
+  void capture_end();
+  void replay();
+  void reset();
+
+  // Names of the recorded operators, in order.
+  std::vector<std::string> operators() const;
+  int64_t workspace_bytes() const { return workspace_bytes_; }
+  bool captured() const { return state_ == State::kCaptured; }
+
+  // The graph that the calling thread captures into, or nullptr.
+  static Graph* capturing() { return t_capturing; }
+
+  // For the fallback: record one executed operator. `args` are what the CPU kernel received,
+  // `results` what it left on the stack.
+  void record(const c10::OperatorHandle& op, std::vector<c10::IValue> args,
+              c10::ArrayRef<c10::IValue> results);
+  // For the allocator: storages made during a capture hold nothing a replay may rely on.
+  void note_allocation(const c10::intrusive_ptr<c10::StorageImpl>& host);
+
+ private:
+  enum class State { kEmpty, kCapturing, kCaptured };
+
+  struct Storage {
+    size_t bytes = 0;
+    size_t first = 0;  // index of the first and last step that touches it
+    size_t last = 0;
+    int64_t references = 0;   // tensors of this graph over it
+    bool born_inside = false; // made during the capture
+    bool produced = false;    // the first step to touch it made it as a fresh result
+    bool internal = false;    // nobody outside the graph holds it
+  };
+
+  struct Output {
+    size_t result_index;      // position among the operator's returns
+    int64_t list_index;       // position inside a list result, or -1
+    at::Tensor captured;      // host alias of the captured result
+    bool internal = false;
+  };
+
+  struct Step {
+    c10::OperatorHandle op;
+    std::vector<c10::IValue> args;
+    std::vector<Output> fresh;
+    bool run_out_variant = false;           // `op` is the out= overload and `args` hold the outputs
+    std::vector<c10::StorageImpl*> allocate_before;
+    std::vector<c10::StorageImpl*> free_after;
+  };
+
+  void touch(const at::Tensor& tensor, size_t step, bool produced);
+  void touch_all(const c10::IValue& value, size_t step);
+  void plan_memory();
+  void use_out_variant(Step& step) const;
+  static void run(Step& step, torch::jit::Stack& stack);
+
+  static thread_local Graph* t_capturing;
+
+  State state_ = State::kEmpty;
+  int card_ = 0;
+  int64_t started_ns_ = 0;
+  int64_t workspace_bytes_ = 0;
+  std::vector<Step> steps_;
+  std::unordered_map<c10::StorageImpl*, Storage> storages_;
+  std::unordered_map<c10::TensorImpl*, bool> seen_;
+  std::vector<c10::weak_intrusive_ptr<c10::StorageImpl>> born_;
+};
+
+// Refuse what a graph cannot contain. `what` names the operator or call.
+void refuse_in_capture(const char* what, const char* why);
+
+}  // namespace gaudi

@@ -1,0 +1,133 @@
+"""What does the environment say about the emulated cards? The only reader of it in this package."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+GIB = 1 << 30
+MAX_CARDS = 64
+MAX_THREADS = 1024
+
+# Name as the card reports it -> size of its memory (Intel's product pages, HBM2e capacity).
+DEVICE_MEMORY_BYTES = {"GAUDI2": 96 * GIB, "GAUDI3": 128 * GIB}
+
+_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": GIB, "TIB": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The emulated host, as seen by this process.
+
+    Attributes:
+        device_name: "GAUDI2" or "GAUDI3".
+        modules: module numbers of the visible cards; `hpu:i` is the i-th of them.
+        memory_bytes: accounting limit of each card, in bytes.
+        poison: fill fresh memory with bytes that are NaN in floats and implausible in integers.
+        threads: threads of the host that do the cards' work.
+    """
+
+    device_name: str
+    modules: tuple[int, ...]
+    memory_bytes: int
+    poison: bool
+    threads: int
+
+
+def _choice(env: Mapping[str, str], name: str, default: str, allowed: Mapping[str, object]) -> str:
+    value = env.get(name, default).strip().upper()
+    if value not in allowed:
+        raise ValueError(f"{name}={env[name]!r}: expected one of {', '.join(allowed)}")
+    return value
+
+
+def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
+    text = env.get(name)
+    if text is None:
+        return default
+    value = text.strip().lower()
+    if value in ("1", "true", "on"):
+        return True
+    if value in ("0", "false", "off", ""):
+        return False
+    raise ValueError(f"{name}={text!r}: expected 0 or 1")
+
+
+def _bytes(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name)
+    if text is None:
+        return default
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if match is None or match.group(2).upper() not in _UNITS:
+        raise ValueError(f'{name}={text!r}: expected bytes or a size such as "2GiB" or "512MiB"')
+    value = int(float(match.group(1)) * _UNITS[match.group(2).upper()])
+    if not 1 << 20 <= value <= 1 << 50:
+        raise ValueError(f"{name}={text!r}: a card needs between 1 MiB and 1024 TiB")
+    return value
+
+
+def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = env.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r}: expected an integer") from None
+    if not low <= value <= high:
+        raise ValueError(f"{name}={value}: expected {low} to {high}")
+    return value
+
+
+def _modules(env: Mapping[str, str], name: str, cards: int) -> tuple[int, ...]:
+    """Module numbers from a comma-separated list; every card if unset or "all"."""
+    text = env.get(name)
+    if text is None or text.strip().lower() in ("", "all"):
+        return tuple(range(cards))
+    try:
+        modules = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f'{name}={text!r}: expected "all" or numbers such as "0,1"') from None
+    if len(set(modules)) != len(modules):
+        raise ValueError(f"{name}={text!r}: a module is named twice")
+    for module in modules:
+        if not 0 <= module < cards:
+            raise ValueError(
+                f"{name}={text!r}: module {module} does not exist; this host emulates {cards} "
+                "card(s), numbered from 0 (GAUDI_EMULATOR_CARDS)"
+            )
+    return modules
+
+
+def host_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def host_memory_bytes() -> int:
+    """Memory of the host."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def read(env: Mapping[str, str] | None = None) -> Config:
+    """Read the environment.
+
+    Raises:
+        ValueError: a variable has no valid value; the text names it and what it may be.
+    """
+    env = os.environ if env is None else env
+    device_name = _choice(env, "GAUDI_EMULATOR_DEVICE", "GAUDI3", DEVICE_MEMORY_BYTES)
+    # A card cannot hold more than the host behind it; half is left for what runs beside.
+    memory = min(DEVICE_MEMORY_BYTES[device_name], host_memory_bytes() // 2)
+    cards = _integer(env, "GAUDI_EMULATOR_CARDS", 8, 1, MAX_CARDS)
+    in_container = _modules(env, "HABANA_VISIBLE_DEVICES", cards)
+    visible = _modules(env, "HABANA_VISIBLE_MODULES", cards)
+    return Config(
+        device_name=device_name,
+        modules=tuple(module for module in visible if module in in_container),
+        memory_bytes=_bytes(env, "GAUDI_EMULATOR_MEMORY", memory),
+        poison=_flag(env, "GAUDI_EMULATOR_POISON", False),
+        threads=_integer(env, "GAUDI_EMULATOR_THREADS", host_cores(), 1, MAX_THREADS),
+    )

@@ -1,0 +1,38 @@
+"""Make PyTorch know the device: the extension, `torch.hpu`, and what PyTorch lacks for HPU."""
+
+from __future__ import annotations
+
+import torch
+
+from .config import Config
+
+
+def register(settings: Config) -> None:
+    """Register the device with PyTorch. Called once per process.
+
+    Raises:
+        ImportError: the C++ part has not been built.
+        RuntimeError: another library already provides `torch.hpu`.
+    """
+    if hasattr(torch, "hpu"):
+        raise RuntimeError("torch.hpu already exists: another library provides the HPU device")
+    try:
+        from . import _C
+    except ImportError as e:
+        raise ImportError(
+            f"the C++ part of gaudi-emulator is missing or does not fit this torch "
+            f"{torch.__version__} ({e}); install gaudi-emulator again in this environment"
+        ) from e
+    _C.activate(
+        cards=len(settings.modules), bytes_per_card=settings.memory_bytes, poison=settings.poison
+    )
+    from . import host_threads, torch_device
+
+    host_threads.use(settings.threads)
+    torch._register_device_module("hpu", torch_device)
+    from .torch_device import tensor_methods
+
+    # Backward runs in the thread that asks for it, so that a graph can capture it, and so that no
+    # autograd thread is left to race with the end of the interpreter.
+    torch._C._set_multithreading_enabled(False)
+    tensor_methods.install()

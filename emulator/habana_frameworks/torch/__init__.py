@@ -1,0 +1,25 @@
+"""The bridge between PyTorch and Gaudi; importing it makes the device ``hpu`` work.
+
+Side effects, as with Intel's bridge: ``torch.hpu`` and tensors on ``hpu`` exist, the operators
+``torch.ops.hpu.*`` are registered, ``torch.compile`` knows ``hpu_backend`` and
+``torch.distributed`` knows ``hccl``.
+"""
+
+import gaudi_emulator
+
+gaudi_emulator.activate()
+
+# The device must be active before the modules over it are imported; torch.hpu comes first, since
+# the others ask for it.
+from . import hpu  # noqa: E402, I001
+from . import _ops, core, distributed, dynamo, hpex, internal, utils  # noqa: E402
+from ._compile_only import follow_flag  # noqa: E402
+from ._missing import refuse  # noqa: E402
+
+__all__ = ["core", "distributed", "dynamo", "hpex", "hpu", "internal", "utils"]
+
+_REGISTERED = _ops
+
+follow_flag()
+
+__getattr__ = refuse(__name__)

@@ -1,0 +1,27 @@
+"""What the bridge needs of the device below it; the only module here that names its internals."""
+
+import gaudi_emulator._C as _C  # noqa: PLR0402 (mypy finds the stub of an extension only so)
+from gaudi_emulator import counters, launch_region, recent_compilations, torch_device
+
+__all__ = [
+    "DeviceGraph",
+    "counters",
+    "device_functions",
+    "enter_region",
+    "exit_region",
+    "forbid_host_reads",
+    "host_view",
+    "is_capturing",
+    "launch_region",
+    "note_compilation",
+    "recent_compilations",
+]
+
+DeviceGraph = _C.Graph
+device_functions = torch_device
+enter_region = _C.launch_region_enter
+exit_region = _C.launch_region_exit
+forbid_host_reads = _C.forbid_host_reads
+host_view = _C.host_view
+is_capturing = _C.is_capturing
+note_compilation = _C.note_compilation

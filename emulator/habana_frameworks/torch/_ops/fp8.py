@@ -1,0 +1,196 @@
+"""FP8 casts and the FP8 matrix product: ``cast_to_fp8_v2``, ``cast_from_fp8``, ``fp8_gemm_v2``.
+
+Schemas: habana_eager/eager_custom_op_register.cpp of HabanaAI/gaudi-pytorch-bridge. Each operator
+has three overloads: scale as a tensor, as one float (``scalar``), as a list (``scalar_list``).
+"""
+
+from typing import TypeAlias
+
+import torch
+
+from .fp8_range import saturate
+from .library import operator
+
+__all__ = ["cast_from_fp8", "cast_to_fp8_v2", "fp8_gemm_v2"]
+
+Scale: TypeAlias = torch.Tensor | float | list[float] | None
+
+
+def _factor(scale: Scale, shape: list[int] | None, like: torch.Tensor) -> torch.Tensor | float:
+    """A scale in the form that multiplies ``like``; 1.0 for none."""
+    if scale is None:
+        return 1.0
+    if isinstance(scale, float | int):
+        return float(scale)
+    if isinstance(scale, list | tuple):
+        if len(scale) == 1:
+            return float(scale[0])
+        factor = torch.tensor(scale, dtype=torch.float32).to(like.device)
+    else:
+        factor = scale
+    return factor.reshape(shape) if shape is not None else factor
+
+
+def _scaled(values: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:
+    wide = values.to(torch.float32)
+    return wide if isinstance(factor, float) and factor == 1.0 else wide * factor
+
+
+def _fake_to(
+    input, scale=None, stochastic_rounding=False, is_amax=False, dtype=None, scale_shape=None
+):
+    amax = input.new_empty([] if is_amax else [0], dtype=torch.float32)
+    return torch.empty_like(input, dtype=dtype or torch.float8_e5m2), amax
+
+
+_TO_TAIL = (
+    "bool stochastic_rounding=False, bool is_amax=False, ScalarType? dtype=None,"
+    " int[]? scale_shape=None) -> (Tensor, Tensor)"
+)
+
+
+@operator(f"cast_to_fp8_v2.scalar_list(Tensor input, float[] scale, {_TO_TAIL}", _fake_to)
+@operator(f"cast_to_fp8_v2.scalar(Tensor input, float scale, {_TO_TAIL}", _fake_to)
+@operator(f"cast_to_fp8_v2(Tensor input, Tensor? scale=None, {_TO_TAIL}", _fake_to)
+def cast_to_fp8_v2(
+    input: torch.Tensor,
+    scale: Scale = None,
+    stochastic_rounding: bool = False,
+    is_amax: bool = False,
+    dtype: torch.dtype | None = None,
+    scale_shape: list[int] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantise: ``saturate(input * scale)`` in ``dtype``.
+
+    Args:
+        input: floating tensor of any shape.
+        scale: multiplies ``input``; a tensor broadcasts (after ``reshape(scale_shape)``).
+        stochastic_rounding: a training feature, refused.
+        is_amax: also return the largest magnitude of ``input``.
+        dtype: ``float8_e4m3fn`` or ``float8_e5m2`` (the default, as in Intel's bridge).
+
+    Returns:
+        the FP8 tensor, and the amax as float32 scalar (an empty tensor without ``is_amax``).
+    """
+    if stochastic_rounding:
+        raise NotImplementedError(
+            "cast_to_fp8_v2: stochastic_rounding is a training feature which the emulated bridge "
+            "does not provide; pass False"
+        )
+    values = _scaled(input, _factor(scale, scale_shape, input))
+    if is_amax:
+        amax = input.abs().amax().to(torch.float32)
+    else:
+        amax = torch.empty(0, dtype=torch.float32, device=input.device)
+    return saturate(values, dtype or torch.float8_e5m2), amax
+
+
+def _fake_from(input, scale, out_dtype, scale_shape=None):
+    return torch.empty_like(input, dtype=out_dtype)
+
+
+_FROM_TAIL = "ScalarType out_dtype, int[]? scale_shape=None) -> Tensor"
+
+
+@operator(f"cast_from_fp8.scalar_list(Tensor input, float[] scale, {_FROM_TAIL}", _fake_from)
+@operator(f"cast_from_fp8.scalar(Tensor input, float scale, {_FROM_TAIL}", _fake_from)
+@operator(f"cast_from_fp8(Tensor input, Tensor? scale, {_FROM_TAIL}", _fake_from)
+def cast_from_fp8(
+    input: torch.Tensor,
+    scale: Scale,
+    out_dtype: torch.dtype,
+    scale_shape: list[int] | None = None,
+) -> torch.Tensor:
+    """Dequantise: ``input * scale`` in ``out_dtype``; arguments as in :func:`cast_to_fp8_v2`."""
+    return _scaled(input, _factor(scale, scale_shape, input)).to(out_dtype)
+
+
+def _fake_gemm(
+    A,
+    trans_A,
+    B,
+    trans_B,
+    D,
+    out_dtype,
+    A_scale_inv=None,
+    B_scale_inv=None,
+    bias=None,
+    accumulate=False,
+    B_scale_shape=None,
+):
+    left = A.transpose(-1, -2) if trans_A else A
+    right = B.transpose(-1, -2) if trans_B else B
+    return A.new_empty([*left.shape[:-1], right.shape[-1]], dtype=out_dtype)
+
+
+def _rows(factor: torch.Tensor | float, rows: int) -> torch.Tensor | float:
+    """A scale per row of the left operand, as a column; a scale of one value unchanged."""
+    if isinstance(factor, torch.Tensor) and factor.dim() == 1 and factor.numel() == rows > 1:
+        return factor.unsqueeze(-1)
+    return factor
+
+
+def _columns(factor: torch.Tensor | float, columns: int) -> torch.Tensor | float:
+    """A scale per output channel, as a row; it may come as ``[n]``, ``[n, 1]`` or ``[1, n]``."""
+    if isinstance(factor, torch.Tensor) and factor.dim() == 2 and factor.numel() == columns:
+        return factor.reshape(columns)
+    return factor
+
+
+_GEMM_HEAD = "Tensor A, bool trans_A, Tensor B, bool trans_B, Tensor? D, ScalarType out_dtype"
+_GEMM_TAIL = "Tensor? bias=None, bool accumulate=False, int[]? B_scale_shape=None) -> Tensor"
+
+
+@operator(
+    f"fp8_gemm_v2.scalar_list({_GEMM_HEAD}, float[] A_scale_inv, float[] B_scale_inv, {_GEMM_TAIL}",
+    _fake_gemm,
+)
+@operator(
+    f"fp8_gemm_v2.scalar({_GEMM_HEAD}, float A_scale_inv, float B_scale_inv, {_GEMM_TAIL}",
+    _fake_gemm,
+)
+@operator(
+    f"fp8_gemm_v2({_GEMM_HEAD}, Tensor? A_scale_inv=None, Tensor? B_scale_inv=None, {_GEMM_TAIL}",
+    _fake_gemm,
+)
+def fp8_gemm_v2(
+    A: torch.Tensor,
+    trans_A: bool,
+    B: torch.Tensor,
+    trans_B: bool,
+    D: torch.Tensor | None,
+    out_dtype: torch.dtype,
+    A_scale_inv: Scale = None,
+    B_scale_inv: Scale = None,
+    bias: torch.Tensor | None = None,
+    accumulate: bool = False,
+    B_scale_shape: list[int] | None = None,
+) -> torch.Tensor:
+    """``(op(A) * A_scale_inv) @ (op(B) * B_scale_inv) + bias``, plus ``D`` with ``accumulate``.
+
+    Args:
+        A: FP8 ``[..., m, k]``, or ``[..., k, m]`` with ``trans_A``.
+        B: FP8 ``[..., k, n]``, or ``[..., n, k]`` with ``trans_B``.
+        A_scale_inv: one value, or one per row (``[m]`` or ``[..., m, 1]``).
+        B_scale_inv: one value, or one per output channel (``[n]``, ``[n, 1]`` or ``[1, n]``).
+        bias: ``[n]``.
+
+    Returns:
+        ``[..., m, n]`` in ``out_dtype``; products are summed in float32.
+    """
+    left = A.transpose(-1, -2) if trans_A else A
+    right = B.transpose(-1, -2) if trans_B else B
+    out = torch.matmul(left.to(torch.float32), right.to(torch.float32))
+    for factor in (
+        _rows(_factor(A_scale_inv, None, A), out.shape[-2] if out.dim() > 1 else 1),
+        _columns(_factor(B_scale_inv, B_scale_shape, B), out.shape[-1]),
+    ):
+        if not (isinstance(factor, float) and factor == 1.0):
+            out = out.mul_(factor)
+    if bias is not None:
+        out = out.add_(bias)
+    if accumulate:
+        if D is None:
+            raise ValueError("fp8_gemm_v2: accumulate=True needs the tensor D to add to")
+        out = out.add_(D)
+    return out.to(out_dtype)

@@ -1,0 +1,12 @@
+"""``torch.compile`` on Gaudi: the backend ``hpu_backend``."""
+
+from habana_frameworks.torch._missing import refuse
+
+from . import compile_backend
+from .device_interface import register_device_interface
+
+__all__ = ["compile_backend"]
+
+register_device_interface()
+
+__getattr__ = refuse(__name__)

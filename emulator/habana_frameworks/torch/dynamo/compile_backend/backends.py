@@ -1,0 +1,130 @@
+"""``hpu_backend``: what ``torch.compile(..., backend="hpu_backend")`` calls.
+
+On the card the captured graph becomes a recipe, compiled for exact shapes and launched as one.
+Here the graph's operators run one after the other on the device, inside one launch region, so
+that the device counts one launch; every recipe that a card would compile is counted and timed.
+Names and options: python_packages/habana_frameworks/torch/dynamo of HabanaAI/gaudi-pytorch-bridge.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.backends.registry import register_backend
+
+from habana_frameworks.torch._device import enter_region, exit_region, note_compilation
+from habana_frameworks.torch.internal import bridge_config
+from habana_frameworks.torch.utils.internal import is_lazy
+
+from .options import check_options
+
+__all__ = ["hpu_backend"]
+
+KIND = "hpu_backend"
+"""The kind under which the device counts these compilations."""
+
+_serial = itertools.count()
+
+
+def _describe(example_inputs: Sequence[Any]) -> str:
+    """Shapes of the tensors and values of the numbers that a graph was traced with."""
+    parts = [
+        "x".join(str(size) for size in value.shape) or "scalar"
+        if isinstance(value, torch.Tensor)
+        else str(value)
+        for value in example_inputs
+    ]
+    return ",".join(parts)
+
+
+def _is_symbolic(example_inputs: Sequence[Any]) -> bool:
+    """Whether the graph was traced for any size, so that one graph serves many shapes."""
+    return any(isinstance(value, torch.SymInt) for value in example_inputs)
+
+
+def _as_one_launch(run: Callable) -> Callable:
+    def launch(*args: Any) -> Any:
+        enter_region()
+        try:
+            return run(*args)
+        finally:
+            exit_region()
+
+    return launch
+
+
+def _per_shape(run: Callable, name: str) -> Callable:
+    """Count a compilation for every combination of sizes that ``run`` sees for the first time.
+
+    A recipe has exact shapes; a graph traced with symbolic sizes is compiled again for each.
+    """
+    seen: set[tuple[int, ...]] = set()
+
+    def launch(*args: Any) -> Any:
+        sizes = tuple(value for value in args if isinstance(value, int))
+        if sizes in seen:
+            return run(*args)
+        started = time.perf_counter_ns()
+        result = run(*args)
+        seen.add(sizes)
+        elapsed_us = (time.perf_counter_ns() - started) // 1000
+        note_compilation(KIND, f"{name}:{','.join(map(str, sizes))}", elapsed_us)
+        return result
+
+    return launch
+
+
+def _compile(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
+    """Turn one traced graph into a function of its inputs, counted as one compilation."""
+    started = time.perf_counter_ns()
+    name = f"graph_{next(_serial)}"
+    run = _as_one_launch(module.forward)
+    if _is_symbolic(example_inputs):
+        return _per_shape(run, name)
+    elapsed_us = (time.perf_counter_ns() - started) // 1000
+    note_compilation(KIND, f"{name}:{_describe(example_inputs)}", elapsed_us)
+    return run
+
+
+def _needs_gradients(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    tensors = [value for value in example_inputs if isinstance(value, torch.Tensor)]
+    return any(t.requires_grad for t in itertools.chain(tensors, module.parameters()))
+
+
+@register_backend(name="hpu_backend")
+def hpu_backend(
+    module: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any
+) -> Callable:
+    """Compile a graph that Dynamo traced.
+
+    Args:
+        module: the traced graph.
+        example_inputs: its inputs: tensors, and sizes where the graph is symbolic.
+        kwargs: ``options`` of ``torch.compile``, see :mod:`.options`; ``mode`` is refused.
+
+    Returns:
+        a function of the graph's inputs.
+
+    Raises:
+        RuntimeError: in lazy mode, or with PT_HPU_DISALLOW_TORCH_COMPILE set.
+        ValueError: an unknown option.
+    """
+    if is_lazy():
+        raise RuntimeError(
+            "hpu_backend does not work in lazy mode: set PT_HPU_LAZY_MODE=0, or use "
+            "habana_frameworks.torch.hpu.wrap_in_hpu_graph"
+        )
+    if bridge_config.get_pt_hpu_disallow_torch_compile():
+        raise RuntimeError(
+            "torch.compile is disallowed by PT_HPU_DISALLOW_TORCH_COMPILE; unset it, or do not "
+            "compile"
+        )
+    check_options(kwargs)
+    if _needs_gradients(module, example_inputs):
+        return aot_autograd(fw_compiler=_compile)(module, example_inputs)
+    return _compile(module, example_inputs)

@@ -1,0 +1,38 @@
+"""The options of ``hpu_backend``.
+
+Source: python_packages/habana_frameworks/torch/dynamo/compile_backend/config.py of
+HabanaAI/gaudi-pytorch-bridge. All of them steer how the card's graph compiler works; since the
+emulated backend runs the traced graph as it is and counts a recipe for every shape, results and
+counts are the same with either value. An unknown option raises.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["OPTIONS", "check_options"]
+
+OPTIONS = frozenset(
+    {
+        "force_static_compile",  # compile recipes of exact shapes for a symbolic graph
+        "inference",
+        "keep_input_mutations",
+        "use_eager_fallback",
+        "use_graph_freezing",
+    }
+)
+
+
+def check_options(kwargs: Mapping[str, Any]) -> None:
+    """Refuse arguments of ``torch.compile`` that the backend does not have.
+
+    Raises:
+        ValueError: names the unknown argument or option.
+    """
+    unknown = set(kwargs) - {"options"}
+    if unknown:
+        raise ValueError(f"hpu_backend: unknown argument(s) {sorted(unknown)}; it takes 'options'")
+    strange = set(kwargs.get("options") or {}) - OPTIONS
+    if strange:
+        raise ValueError(
+            f"hpu_backend: unknown option(s) {sorted(strange)}; it has {sorted(OPTIONS)}"
+        )

@@ -1,0 +1,61 @@
+"""The module behind ``torch.hpu``: devices, streams, memory, graphs, metrics.
+
+The functions of the device itself come from the layer below; what Intel's bridge adds to them is
+defined here. After the import ``torch.hpu`` is this module, as with Intel's bridge.
+"""
+
+import sys
+
+import torch
+
+from habana_frameworks.torch._device import device_functions as _below
+
+from . import graphs, memory, metrics, random
+from .graphs import (
+    HPUGraph,
+    ModuleCacher,
+    graph,
+    make_graphed_callables,
+    wrap_in_hpu_graph,
+    wrap_in_hpu_graph_func,
+)
+from .sdp import enable_recompute_sdp, recompute_sdp_enabled, sdp_kernel
+
+__all__ = [
+    "HPUGraph",
+    "ModuleCacher",
+    "enable_recompute_sdp",
+    "graph",
+    "graphs",
+    "make_graphed_callables",
+    "memory",
+    "metrics",
+    "random",
+    "recompute_sdp_enabled",
+    "sdp_kernel",
+    "wrap_in_hpu_graph",
+    "wrap_in_hpu_graph_func",
+]
+
+__all__ += [name for name in _below.__all__ if name not in __all__]
+
+
+def __getattr__(name: str):
+    """A name of the layer below, looked up there every time, so that it is never stale."""
+    try:
+        return getattr(_below, name)
+    except AttributeError:
+        raise AttributeError(
+            f"module '{__name__}' has no attribute '{name}': the emulated bridge does not provide "
+            "it. If Intel's bridge has it, report it to the gaudi-emulator project.",
+            name=name,
+        ) from None
+
+
+def _become_torch_hpu() -> None:
+    module = sys.modules[__name__]
+    torch.hpu = module
+    sys.modules["torch.hpu"] = module
+
+
+_become_torch_hpu()

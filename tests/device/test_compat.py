@@ -1,0 +1,148 @@
+"""Each patch in vllm_hpu/compat is still needed, and does what it says; docs/compat.md lists them.
+
+A test named `..._still_...` fails when vLLM or PyTorch no longer needs the patch: delete both.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from vllm_hpu.compat import seams
+
+from .conftest import run_python
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DRIVES_A_CARD = """
+import torch
+import habana_frameworks.torch
+from vllm_hpu.compat import torch_accelerator, torch_cuda
+"""
+
+
+def output(code: str) -> str:
+    done = run_python(code, GAUDI_EMULATOR_MEMORY="1GiB", VLLM_LOGGING_LEVEL="ERROR")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def test_seams_are_those_of_the_installed_vllm():
+    assert seams.mismatches() == []
+    seams.check()
+
+
+def test_a_changed_signature_is_named(monkeypatch):
+    from vllm.v1.worker.gpu_worker import Worker
+
+    monkeypatch.setattr(Worker, "init_device", lambda self, surprise: None)
+    target = "vllm.v1.worker.gpu_worker:Worker.init_device"
+    expected = f"{target}: expected ('self',), found ('self', 'surprise')"
+    assert seams.mismatches() == [expected]
+    with pytest.raises(ImportError, match=r"supports vLLM >=0.32,<0.33") as refused:
+        seams.check()
+    assert expected in str(refused.value)
+
+
+def test_a_missing_name_is_named(monkeypatch):
+    from vllm.v1.worker.gpu.model_runner import GPUModelRunner
+
+    monkeypatch.delattr(GPUModelRunner, "prepare_inputs")
+    (line,) = seams.mismatches()
+    assert line.startswith("vllm.v1.worker.gpu.model_runner:GPUModelRunner.prepare_inputs: ")
+
+
+def test_model_runner_v2_is_still_gated_by_triton():
+    """HAS_TRITON off: vLLM falls back to runner V1, whose kernels nobody replaces."""
+    code = """
+import vllm.config.vllm as config
+from vllm.config import VllmConfig
+
+one = VllmConfig()
+config.HAS_TRITON = False
+try:
+    one._validate_v2_model_runner()
+    print("not gated")
+except ValueError as error:
+    print(error)
+from vllm_hpu.compat import install
+install()
+one._validate_v2_model_runner()
+print(config.HAS_TRITON)
+"""
+    assert output(code).splitlines() == ["Model Runner V2 requires Triton.", "True"]
+
+
+def test_accelerator_memory_still_fails_without_the_patch():
+    code = f"""{DRIVES_A_CARD}
+print(torch_accelerator.needed())
+try:
+    torch.accelerator.get_memory_info(0)
+    print("answered")
+except RuntimeError:
+    print("RuntimeError")
+torch_accelerator.install()
+kept = torch.ones(1 << 20, device="hpu")
+print(torch.accelerator.get_memory_info(0) == torch.hpu.mem_get_info(0))
+print(torch.accelerator.memory_stats(0) == torch.hpu.memory_stats(0))
+print(torch.accelerator.memory_allocated(0) >= kept.nbytes)
+print(torch_accelerator.needed())
+"""
+    assert output(code).split() == ["True", "RuntimeError", "True", "True", "True", "False"]
+
+
+def test_cuda_streams_still_fail_without_the_patch():
+    code = f"""{DRIVES_A_CARD}
+try:
+    torch.cuda.current_stream()
+    print("answered")
+except (RuntimeError, AssertionError):
+    print("refused")
+torch_cuda.install()
+with torch.cuda.stream(torch.cuda.Stream()) as stream:
+    pass
+torch.cuda.Event(enable_timing=True, blocking=True).record()
+print(torch.cuda.current_stream() == torch.hpu.current_stream())
+print(torch.cuda.Stream is torch.hpu.Stream)
+"""
+    assert output(code).split() == ["refused", "True", "True"]
+
+
+def test_the_runner_still_names_torch_cuda():
+    import vllm.v1.worker.gpu as runner
+
+    assert runner.__file__ is not None
+    sources = Path(runner.__file__).parent.rglob("*.py")
+    named = [path.name for path in sources if "torch.cuda.Stream(" in path.read_text()]
+    assert "structured_outputs.py" in named
+
+
+def test_host_masks_still_fail_without_the_patch():
+    code = f"""{DRIVES_A_CARD}
+from vllm.model_executor.models import utils
+from vllm_hpu.compat import multimodal_merge
+
+values = [torch.full((2, 3), 7.0, device="hpu")]
+mask = torch.tensor([False, True, True, False])
+for install in (lambda: None, multimodal_merge.install):
+    install()
+    text = torch.zeros(4, 3, device="hpu")
+    try:
+        print(utils._merge_multimodal_embeddings(text, values, mask).sum(1).tolist())
+    except (RuntimeError, ValueError) as error:
+        print(type(error).__name__)
+try:
+    utils._merge_multimodal_embeddings(text, values * 2, mask)
+except ValueError as error:
+    print(error)
+"""
+    before, after, too_many = output(code).splitlines()
+    assert before in ("RuntimeError", "ValueError")
+    assert after == "[0.0, 21.0, 21.0, 0.0]"
+    assert too_many.startswith("4 embeddings of images or other media for 2 placeholder tokens")
+
+
+def test_every_patch_is_documented():
+    page = (ROOT / "docs" / "compat.md").read_text()
+    files = sorted(path.name for path in (ROOT / "vllm_hpu" / "compat").glob("[!_]*.py"))
+    assert files
+    assert [name for name in files if f"`{name}`" not in page] == []

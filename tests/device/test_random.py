@@ -1,0 +1,92 @@
+"""Random numbers: seeds, generators, states, independence of host and cards."""
+
+import pytest
+import torch
+
+DRAWS = {
+    "rand": lambda **k: torch.rand(16, **k),
+    "randn": lambda **k: torch.randn(16, **k),
+    "randint": lambda **k: torch.randint(0, 100, (16,), **k),
+    "randperm": lambda **k: torch.randperm(16, **k),
+}
+FILLS = {
+    "normal_": lambda x, g: x.normal_(generator=g),
+    "uniform_": lambda x, g: x.uniform_(generator=g),
+    "exponential_": lambda x, g: x.exponential_(generator=g),
+    "bernoulli_": lambda x, g: x.bernoulli_(0.5, generator=g),
+    "multinomial": lambda x, g: torch.multinomial(x.fill_(1.0), 8, generator=g),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_the_same_seed_draws_the_same_numbers(draw):
+    torch.manual_seed(7)
+    first = draw(device="hpu")
+    torch.hpu.manual_seed(7)
+    assert torch.equal(draw(device="hpu"), first)
+    assert not torch.equal(draw(device="hpu"), first)
+
+
+@pytest.mark.parametrize("fill", FILLS.values(), ids=FILLS)
+def test_generators_are_used_and_leave_the_default_alone(fill):
+    state = torch.hpu.get_rng_state()
+    results = []
+    for _ in range(2):
+        generator = torch.Generator(device="hpu").manual_seed(3)
+        x = torch.empty(16, device="hpu")
+        results += [fill(x, generator).clone(), fill(x, generator).clone()]
+    assert torch.equal(results[0], results[2])
+    assert torch.equal(results[1], results[3])
+    assert not torch.equal(results[0], results[1])
+    assert torch.equal(torch.hpu.get_rng_state(), state)
+
+
+def test_states_can_be_kept_and_restored():
+    generator = torch.Generator(device="hpu").manual_seed(1)
+    state = generator.get_state()
+    first = torch.rand(4, device="hpu", generator=generator)
+    generator.set_state(state)
+    assert torch.equal(torch.rand(4, device="hpu", generator=generator), first)
+    states = torch.hpu.get_rng_state_all()
+    drawn = torch.rand(4, device="hpu")
+    torch.hpu.set_rng_state_all(states)
+    assert torch.equal(torch.rand(4, device="hpu"), drawn)
+    with torch.random.fork_rng(devices=[0], device_type="hpu"):
+        torch.rand(4, device="hpu")
+    torch.hpu.set_rng_state_all(states)
+    assert torch.equal(torch.rand(4, device="hpu"), drawn)
+
+
+def test_host_and_cards_do_not_disturb_each_other():
+    host, card = torch.get_rng_state(), torch.hpu.get_rng_state()
+    torch.rand(4, device="hpu")
+    torch.nn.functional.dropout(torch.ones(64, device="hpu"))
+    assert torch.equal(torch.get_rng_state(), host)
+    assert not torch.equal(torch.hpu.get_rng_state(), card)
+    card = torch.hpu.get_rng_state()
+    torch.rand(4)
+    assert torch.equal(torch.hpu.get_rng_state(), card)
+
+
+def test_dropout_follows_the_seed_of_the_card():
+    x = torch.ones(256, device="hpu")
+    torch.hpu.manual_seed(1)
+    first = torch.nn.functional.dropout(x)
+    torch.hpu.manual_seed(1)
+    assert torch.equal(torch.nn.functional.dropout(x), first)
+    assert 0 < int((first == 0).sum()) < 256
+
+
+def test_every_card_has_its_own_generator():
+    torch.hpu.manual_seed_all(11)
+    first = torch.rand(4, device="hpu:0")
+    assert torch.equal(torch.rand(4, device="hpu:1").cpu(), first.cpu())
+    assert torch.hpu.initial_seed() == 11
+    assert len(torch.hpu.default_generators) == torch.hpu.device_count()
+
+
+def test_generators_of_another_device_are_refused():
+    with pytest.raises(RuntimeError, match="Expected a 'hpu' device type for generator"):
+        torch.rand(2, device="hpu", generator=torch.Generator())
+    with pytest.raises(RuntimeError, match="generator of hpu:0"):
+        torch.rand(2, device="hpu:0", generator=torch.Generator(device="hpu:1"))

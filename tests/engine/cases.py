@@ -1,0 +1,38 @@
+"""The decoder models, prompts and engine variations of the greedy tests."""
+
+from __future__ import annotations
+
+import random
+
+NEW_TOKENS = 64
+# Above the special tokens of the tiny tokenizer.
+FIRST_TOKEN, LAST_TOKEN = 10, 500
+PROMPT_LENGTHS = (1, 7, 16, 33, 100, 257, 431, 600)
+
+DECODERS = (
+    "llama",
+    "qwen2",
+    "qwen3",
+    "mistral",
+    "gemma2",
+    "gemma3",
+    "mixtral",
+    "qwen3_moe",
+    "gpt_oss",
+    "deepseek_v3",
+    "opt",
+    "phi3",
+)
+
+# KV blocks of 32 tokens that hold one longest request but not 16 requests at once; layers of other
+# windows make further groups of blocks, and a sliding window gives blocks back.
+TIGHT_BLOCKS = {name: 60 for name in DECODERS} | {"gemma3": 104, "mistral": 24}
+# A model with nothing but sliding windows needs no more blocks as it decodes, so it never has to be
+# preempted: what does not fit is not admitted.
+NEVER_PREEMPTED = ("mistral",)
+
+
+def prompts(lengths: tuple[int, ...] = PROMPT_LENGTHS, seed: int = 0) -> list[list[int]]:
+    """Random token ids, one prompt per length."""
+    draw = random.Random(seed)
+    return [[draw.randint(FIRST_TOKEN, LAST_TOKEN) for _ in range(length)] for length in lengths]

@@ -1,0 +1,73 @@
+"""Engine runs as data: what to start, what to ask, what came back.
+
+A *job* is one engine with a list of *passes* over it. Jobs of one execution mode run in one process
+(`run_jobs`), since importing vLLM costs more than a tiny engine; the mode is a process-wide choice
+of the bridge.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+MODES = ("eager", "compile", "graphs")
+
+
+@dataclass
+class Pass:
+    """One `LLM` call: method ``generate``, ``embed`` or ``score`` with its arguments as JSON."""
+
+    prompts: list[Any]
+    sampling: dict[str, Any] = field(default_factory=dict)
+    method: str = "generate"
+    lora: str | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Job:
+    name: str
+    model: str
+    passes: list[Pass]
+    engine: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def mode_environment(mode: str) -> dict[str, str]:
+    """The variables that select an execution mode."""
+    return {"PT_HPU_LAZY_MODE": "1" if mode == "graphs" else "0"}
+
+
+def run_jobs(mode: str, jobs: list[Job], timeout_s: float = 900) -> dict[str, dict[str, Any]]:
+    """Run the jobs in a process of their own; results by job name.
+
+    A job that failed has its traceback under ``error``; it does not stop the others.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        request, answer = Path(folder) / "jobs.json", Path(folder) / "results.json"
+        request.write_text(json.dumps([asdict(job) for job in jobs]))
+        environment = os.environ | {
+            **mode_environment(mode),
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+        command = [sys.executable, "-m", "tests.engine.run_jobs", mode, str(request), str(answer)]
+        done = subprocess.run(
+            command,
+            env=environment,
+            timeout=timeout_s,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).resolve().parents[2],
+            check=False,
+        )
+        if not answer.exists():
+            raise RuntimeError(f"The engine process ended with {done.returncode}:\n{done.stderr}")
+        results: dict[str, dict[str, Any]] = json.loads(answer.read_text())
+        return results

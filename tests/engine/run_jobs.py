@@ -1,0 +1,179 @@
+"""The engine process of `tests.engine.jobs`.
+
+Run as ``python -m tests.engine.run_jobs MODE JOBS RESULTS``.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+collect_all = gc.collect
+
+
+def collect_young(generation: int = 0) -> int:
+    """Stands in for ``gc.collect``: ten full collections are most of a tiny engine's start."""
+    return collect_all(0)
+
+
+def main() -> None:
+    gc.collect = collect_young
+    mode, request, answer = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    results: dict[str, Any] = {}
+    last_model = None
+    for job in json.loads(request.read_text()):
+        if job["model"] != last_model:
+            # Models of one class share compiled code; start each with none.
+            torch._dynamo.reset()
+            last_model = job["model"]
+        start = time.perf_counter()
+        before = dict(os.environ)
+        os.environ.update(job["env"])
+        try:
+            results[job["name"]] = run(mode, job)
+        except BaseException:
+            results[job["name"]] = {"error": traceback.format_exc()}
+            clean_up()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        results[job["name"]]["seconds"] = time.perf_counter() - start
+        # Written after every job, so that a crash keeps what was done.
+        answer.write_text(json.dumps(results))
+
+
+def run(mode: str, job: dict[str, Any]) -> dict[str, Any]:
+    from vllm import LLM
+
+    defaults: dict[str, Any] = {
+        "dtype": "float32",
+        "max_model_len": 768,
+        "max_num_batched_tokens": 256,
+        "max_num_seqs": 8,
+        "block_size": 16,
+        "kv_cache_memory_bytes": 64 << 20,
+        "enforce_eager": mode == "eager",
+        "disable_log_stats": False,
+        "seed": 0,
+    }
+    engine = LLM(model=job["model"], **{**defaults, **job["engine"]})
+
+    def compilations() -> int:
+        return sum(engine.collective_rpc("compilations"))
+
+    try:
+        warm = compilations()
+        passes = [run_pass(engine, one) for one in job["passes"]]
+        metrics = {
+            metric.name: metric.value for metric in engine.get_metrics() if hasattr(metric, "value")
+        }
+        return {
+            "passes": passes,
+            "compilations": compilations() - warm,
+            "warm_up_compilations": warm,
+            "metrics": metrics,
+        }
+    finally:
+        shut_down(engine)
+
+
+def run_pass(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
+    prompts = [
+        {"prompt_token_ids": prompt} if isinstance(prompt, list) else prompt
+        for prompt in one["prompts"]
+    ]
+    if one["method"] == "embed":
+        return [
+            {"embedding": output.outputs.embedding}
+            for output in engine.embed(prompts, use_tqdm=False)
+        ]
+    if one["method"] == "refused":
+        return [{"refused": refusal(engine, prompts, one)}]
+    if one["method"] == "load":
+        from tests.engine.load import run_load
+
+        return run_load(engine, **one["more"])
+    if one["method"] == "score":
+        outputs = engine.score(one["more"]["query"], one["prompts"], use_tqdm=False)
+        return [{"score": output.outputs.score} for output in outputs]
+    return [completion(output) for output in generate(engine, prompts, one)]
+
+
+def generate(engine: Any, prompts: list[Any], one: dict[str, Any]) -> list[Any]:
+    from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+    from vllm.sampling_params import StructuredOutputsParams
+
+    sampling = dict(one["sampling"])
+    if "logit_bias" in sampling:  # JSON has no integer keys
+        sampling["logit_bias"] = {
+            int(token): bias for token, bias in sampling["logit_bias"].items()
+        }
+    if "structured_outputs" in sampling:
+        sampling["structured_outputs"] = StructuredOutputsParams(**sampling["structured_outputs"])
+    path = one["lora"]
+    lora = path and LoRARequest(Path(path).name, 1 + hash_of(path), path)
+    if one["method"] == "chat":
+        return engine.chat(one["prompts"], SamplingParams(**sampling), use_tqdm=False)
+    return engine.generate(prompts, SamplingParams(**sampling), use_tqdm=False, lora_request=lora)
+
+
+def refusal(engine: Any, prompts: list[Any], one: dict[str, Any]) -> str:
+    """What the engine says to a request that it must not take."""
+    from vllm.exceptions import VLLMClientError
+
+    try:
+        generate(engine, prompts, one)
+    except (ValueError, VLLMClientError) as error:
+        return str(error)
+    raise RuntimeError("the request was taken")
+
+
+def hash_of(path: str) -> int:
+    """A small number that tells adapters apart."""
+    return sum(path.encode()) % 1000
+
+
+def completion(output: Any) -> dict[str, Any]:
+    first = output.outputs[0]
+    return {
+        "prompt_tokens": list(output.prompt_token_ids),
+        "tokens": list(first.token_ids),
+        "text": first.text,
+        "finish_reason": first.finish_reason,
+        "cached_tokens": output.num_cached_tokens,
+        "samples": [list(one.token_ids) for one in output.outputs],
+        "logprobs": first.logprobs and [plain(step) for step in first.logprobs],
+        "prompt_logprobs": output.prompt_logprobs
+        and [step and plain(step) for step in output.prompt_logprobs],
+    }
+
+
+def plain(step: dict[int, Any]) -> dict[int, float]:
+    return {token: entry.logprob for token, entry in step.items()}
+
+
+def shut_down(engine: Any) -> None:
+    engine.llm_engine.engine_core.shutdown()
+    del engine
+    clean_up()
+
+
+def clean_up() -> None:
+    """Forget process groups and caches, so that the next engine starts afresh."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+    collect_all()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Attention of one layer: write this step's keys and values, then attend."""
+
+from typing import Any
+
+import torch
+from vllm.v1.attention.backend import AttentionImpl, AttentionType
+
+from vllm_hpu.attention.cache import PageLayout, page_view, write_kv
+from vllm_hpu.attention.metadata import HpuAttentionMetadata
+from vllm_hpu.attention.paged import decode_attention
+from vllm_hpu.attention.prefill import prefill_attention
+
+__all__ = ["HpuAttentionImpl", "attend"]
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    value: torch.Tensor | None,
+    kv_cache: torch.Tensor,
+    layout: PageLayout,
+    metadata: HpuAttentionMetadata,
+    window: int | None,
+    scale: float,
+    soft_cap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attend from this step's tokens, whose keys and values are in the cache.
+
+    Args:
+        query: ``[tokens, heads, width]``.
+        key, value: ``[tokens, kv_heads, width]``; None when only the cache has them.
+
+    Returns:
+        ``[tokens, heads, width]``; padding tokens hold anything finite.
+    """
+    shape = metadata.shape
+    pages = page_view(kv_cache, layout)
+    decoded = is_decode = None
+    if shape.decode_rows:
+        plan = metadata.decode_plan(layout, query.shape[1], window, query.dtype)
+        decoded = decode_attention(query, pages, plan, sinks, layout, scale, soft_cap)
+        is_decode = plan.is_decode
+        if not shape.has_prefill:
+            return decoded
+    prefill = metadata.prefill_plan(layout, window, query.dtype, from_cache=key is None)
+    reach = None
+    if metadata.causal:
+        reach = min(window or metadata.longest, metadata.longest) - 1
+    filled = prefill_attention(
+        query, key, value, pages, prefill, sinks, layout, scale, soft_cap, reach
+    )
+    if decoded is None or is_decode is None:
+        return filled
+    return torch.where(is_decode, decoded, filled)
+
+
+class HpuAttentionImpl(AttentionImpl[HpuAttentionMetadata]):
+    """Decoder and encoder-only attention with grouped heads, windows, sinks and capped scores."""
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_size: int,
+        scale: float,
+        num_kv_heads: int | None = None,
+        alibi_slopes: list[float] | None = None,
+        sliding_window: int | None = None,
+        kv_cache_dtype: str = "auto",
+        logits_soft_cap: float | None = None,
+        attn_type: str = AttentionType.DECODER,
+        kv_sharing_target_layer_name: str | None = None,
+        sinks: torch.Tensor | None = None,
+        **unknown: Any,
+    ) -> None:
+        if alibi_slopes is not None:
+            raise ValueError(
+                "ALiBi position biases are not supported on HPU yet; serve a model with rotary or "
+                "learned positions"
+            )
+        if attn_type not in (AttentionType.DECODER, AttentionType.ENCODER_ONLY):
+            raise ValueError(
+                f"attention of type '{attn_type}' (cross attention) is not supported on HPU yet; "
+                "serve a decoder-only or encoder-only model"
+            )
+        if unknown:
+            raise ValueError(
+                f"attention on HPU does not know the option(s) {', '.join(sorted(unknown))} which "
+                "this model's layers ask for"
+            )
+        self.num_heads = num_heads
+        self.head_size = head_size
+        self.scale = float(scale)
+        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        self.sliding_window = sliding_window
+        self.kv_cache_dtype = kv_cache_dtype
+        # Models that cap nothing pass None or 0.
+        self.logits_soft_cap = logits_soft_cap or None
+        self.attn_type = attn_type
+        self.kv_sharing_target_layer_name = kv_sharing_target_layer_name
+        if sinks is not None and sinks.numel() != num_heads:
+            raise ValueError(f"{sinks.numel()} attention sinks for {num_heads} query heads")
+        self.sinks = sinks
+
+    def forward(
+        self,
+        layer: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        kv_cache: torch.Tensor,
+        attn_metadata: HpuAttentionMetadata | None,
+        output: torch.Tensor,
+        output_scale: torch.Tensor | None = None,
+        output_block_scale: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attend and write the result into ``output``.
+
+        Args:
+            query: ``[tokens, heads, head_size]``.
+            key, value: ``[tokens, kv_heads, head_size]``.
+            kv_cache: ``[blocks, kv_heads, block_size, 2 * head_size]``; empty for encoder layers.
+            attn_metadata: None in a profile run, which has no cache: the result is then zero.
+            output: ``[tokens, heads, head_size]``.
+
+        Raises:
+            ValueError: quantised output was asked for, or the number of tokens is not the plan's.
+        """
+        if output_scale is not None or output_block_scale is not None:
+            raise ValueError("attention on HPU writes no quantised output; disable fuse_attn_quant")
+        if attn_metadata is None:
+            return output.zero_()
+        if query.shape[0] != attn_metadata.shape.tokens:
+            raise ValueError(
+                f"attention got {query.shape[0]} tokens, its metadata was built for "
+                f"{attn_metadata.shape.tokens}"
+            )
+        if self.attn_type == AttentionType.ENCODER_ONLY:
+            return output.copy_(self._encode(query, key, value, attn_metadata))
+        layout = PageLayout.of(kv_cache, parts=2)
+        shared = self.kv_sharing_target_layer_name is not None
+        if not shared:
+            rows = attn_metadata.cache_rows(layout)
+            write_kv(page_view(kv_cache, layout), [key, value], rows)
+        return output.copy_(
+            attend(
+                query,
+                # A layer that shares another's cache may not look at its own keys and values.
+                None if shared else key,
+                None if shared else value,
+                kv_cache,
+                layout,
+                attn_metadata,
+                self.sliding_window,
+                self.scale,
+                self.logits_soft_cap,
+                self.sinks,
+            )
+        )
+
+    def _encode(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        metadata: HpuAttentionMetadata,
+    ) -> torch.Tensor:
+        """Attention among each row's own tokens, without a cache."""
+        plan = metadata.prefill_plan(None, self.sliding_window, query.dtype)
+        return prefill_attention(
+            query,
+            key,
+            value,
+            None,
+            plan,
+            self.sinks,
+            None,
+            self.scale,
+            self.logits_soft_cap,
+            None,
+        )

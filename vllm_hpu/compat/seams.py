@@ -1,0 +1,135 @@
+"""Every name of vLLM that the plugin replaces, with the signature it expects.
+
+A new vLLM that changed one of them fails at start with that name instead of somewhere later.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+SUPPORTED_VLLM = ">=0.32,<0.33"
+
+
+class Seam(NamedTuple):
+    """A replaced or overridden name: ``module:qualified.name`` and its parameters."""
+
+    target: str
+    parameters: tuple[str, ...]
+
+
+RUNNER = "vllm.v1.worker.gpu.model_runner:"
+SEAMS: tuple[Seam, ...] = (
+    Seam(RUNNER + "GPUModelRunner.__init__", ("self", "vllm_config", "device")),
+    Seam(
+        RUNNER + "GPUModelRunner.gather_batch_req_state",
+        ("self", "scheduler_output", "dummy_run"),
+    ),
+    Seam(
+        RUNNER + "GPUModelRunner.prepare_inputs",
+        ("self", "scheduler_output", "batch_req_state", "batch_desc", "num_active_loras"),
+    ),
+    Seam(
+        RUNNER + "GPUModelRunner.initialize_kv_cache",
+        ("self", "kv_cache_config", "is_profiling", "kv_cache_allocation_context"),
+    ),
+    Seam(
+        RUNNER + "ModelCudaGraphManager.__init__",
+        (
+            "self",
+            "vllm_config",
+            "device",
+            "cudagraph_mode",
+            "decode_query_len",
+            "lora_capture_cases",
+            "varlen_decode",
+            "ubatch_runner",
+        ),
+    ),
+    Seam(
+        RUNNER + "ModelCudaGraphManager.dispatch",
+        (
+            "self",
+            "num_reqs",
+            "num_tokens",
+            "uniform_token_count",
+            "num_active_loras",
+            "max_query_len",
+            "num_ubatches",
+        ),
+    ),
+    Seam(RUNNER + "ModelCudaGraphManager.run_fullgraph", ("self", "desc")),
+    Seam(
+        "vllm.v1.worker.gpu.model_states.default:DefaultModelState.prepare_attn",
+        (
+            "self",
+            "input_batch",
+            "cudagraph_mode",
+            "block_tables",
+            "slot_mappings",
+            "attn_groups",
+            "kv_cache_config",
+            "for_capture",
+            "ubatch_idx",
+            "model_specific_attn_metadata",
+        ),
+    ),
+    Seam(
+        "vllm.model_executor.models.utils:_merge_multimodal_embeddings",
+        ("inputs_embeds", "multimodal_embeddings", "is_multimodal"),
+    ),
+    Seam("vllm.v1.worker.gpu_worker:Worker.init_device", ("self",)),
+    Seam("vllm.v1.worker.gpu_worker:Worker.compile_or_warm_up_model", ("self",)),
+    Seam("vllm.v1.worker.gpu_worker:Worker._make_model_runner", ("self",)),
+    Seam("vllm.v1.worker.gpu_worker:Worker._maybe_get_memory_pool_context", ("self", "tag")),
+)
+
+
+def resolve(target: str) -> Any:
+    """The object behind ``module:qualified.name``."""
+    module, _, qualified = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in qualified.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def mismatches(seams: tuple[Seam, ...] = SEAMS) -> list[str]:
+    """One line for every seam that is missing or has other parameters."""
+    lines = []
+    for seam in seams:
+        try:
+            found = tuple(inspect.signature(resolve(seam.target)).parameters)
+        except (ImportError, AttributeError) as error:
+            lines.append(f"{seam.target}: {error}")
+            continue
+        if found != seam.parameters:
+            lines.append(f"{seam.target}: expected {seam.parameters}, found {found}")
+    return lines
+
+
+def check() -> None:
+    """Raise when this vLLM is not the one the plugin was written for."""
+    lines = mismatches()
+    if lines:
+        import vllm
+
+        raise ImportError(
+            f"vllm-hpu supports vLLM {SUPPORTED_VLLM}; vLLM {vllm.__version__} differs in what the "
+            f"plugin builds on. Install a supported vLLM or a newer vllm-hpu. Differences:\n  "
+            + "\n  ".join(lines)
+        )
+
+
+@contextmanager
+def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Replace a module's global for the duration of a call."""
+    original = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)

@@ -1,0 +1,1 @@
+"""How a planned step reaches the device: execution modes and warm-up."""

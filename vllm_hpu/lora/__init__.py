@@ -1,0 +1,1 @@
+"""Multi-LoRA with static shapes."""

@@ -1,0 +1,110 @@
+"""The runner's graph manager: maps a step to a planned key and launches it under that key.
+
+Extends vLLM's ``ModelCudaGraphManager``; the runner's FULL path (inputs padded in persistent
+buffers, forward by descriptor) is used in every execution mode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from vllm.config import VllmConfig
+from vllm.config.compilation import CUDAGraphMode
+from vllm.v1.worker.gpu.cudagraph_utils import (
+    BatchExecutionDescriptor,
+    ModelCudaGraphManager,
+)
+
+from vllm_hpu.execution.launch import Launcher
+from vllm_hpu.runner.forward import StepForward
+from vllm_hpu.shapes.key import GraphKey
+from vllm_hpu.shapes.plan import ShapePlan
+from vllm_hpu.shapes.step import Step
+
+
+@dataclass(frozen=True)
+class StepDescriptor(BatchExecutionDescriptor):
+    """vLLM's descriptor with the planned key of the step."""
+
+    key: GraphKey | None = None
+
+
+class HpuGraphManager(ModelCudaGraphManager):
+    """Dispatches steps to planned keys and runs their forwards.
+
+    Attributes:
+        plan: the shape plan.
+        launcher: runs forwards in the engine's mode.
+        next_step: numbers of the step about to be dispatched, set by the runner; None for
+            vLLM's dummy batches, which are described by their token and request counts alone.
+        forward: runs the model on the prepared step.
+    """
+
+    def __init__(
+        self,
+        vllm_config: VllmConfig,
+        device: torch.device,
+        cudagraph_mode: CUDAGraphMode,
+        decode_query_len: int,
+        *,
+        plan: ShapePlan,
+        launcher: Launcher,
+        forward: StepForward,
+        **kwargs: Any,
+    ) -> None:
+        self.plan = plan
+        self.launcher = launcher
+        self.next_step: Step | None = None
+        self.forward = forward
+        super().__init__(vllm_config, device, CUDAGraphMode.NONE, decode_query_len, **kwargs)
+
+    def _init_candidates(self) -> None:
+        """The candidates are the plan's keys."""
+
+    def needs_capture(self) -> bool:
+        return False
+
+    def dispatch(
+        self,
+        num_reqs: int,
+        num_tokens: int,
+        uniform_token_count: int | None,
+        num_active_loras: int,
+        max_query_len: int | None = None,
+        num_ubatches: int = 1,
+    ) -> StepDescriptor:
+        """Map the step to its planned key (see ``ShapePlan.dispatch``)."""
+        step = self.next_step
+        if step is None:
+            # A dummy batch of vLLM: single-token rows without context.
+            step = Step(
+                decode_rows=num_reqs,
+                decode_tokens=num_tokens,
+                decode_blocks=num_reqs,
+                prefill_rows=0,
+                prefill_tokens=0,
+                prefill_blocks=0,
+            )
+        key = self.plan.dispatch(step)
+        self.forward.key = key
+        return self.descriptor(key, self._resolve_effective_loras(num_active_loras))
+
+    def descriptor(self, key: GraphKey, num_active_loras: int) -> StepDescriptor:
+        """The descriptor of a planned key; rows are always padded to capacity."""
+        return StepDescriptor(
+            cg_mode=CUDAGraphMode.FULL,
+            num_tokens=key.tokens,
+            num_reqs=self.max_num_reqs,
+            num_active_loras=num_active_loras,
+            key=key,
+        )
+
+    def run_fullgraph(self, desc: BatchExecutionDescriptor) -> Any:
+        """Run the prepared step under its key; returns the model's output, [tokens, hidden]."""
+        if not isinstance(desc, StepDescriptor) or desc.key is None:
+            raise RuntimeError(f"The step {desc} was not dispatched by this manager.")
+        # Graphs with adapters run other operators than graphs without.
+        launch_key = (desc.key, desc.num_active_loras > 0)
+        return self.launcher.launch(launch_key, self.forward.bind(desc.key))

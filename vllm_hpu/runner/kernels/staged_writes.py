@@ -1,0 +1,70 @@
+"""Staged writes: changes of request state collected on the host, applied once per step.
+
+Methods that replace those of vLLM's `StagedWriteTensor` and `FusedStagedWriter`. vLLM sends four
+arrays per tensor to the device and lets the kernel work out where each value goes. Here the host,
+which knows it anyway, works it out: one copy of (place, value) pairs and one scatter.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from vllm.utils.torch_utils import async_tensor_h2d
+from vllm.v1.worker.gpu.buffer_utils import FusedStagedWriter, StagedWriteTensor
+
+
+def apply_write(self: StagedWriteTensor) -> None:
+    """Write the staged values to `self.gpu` and forget them.
+
+    Replaces `StagedWriteTensor.apply_write`. `self.gpu` is a contiguous tensor of one or more
+    dimensions, int32, int64 or float32. Write i stores its values at row indices[i], from column
+    starts[i] on; no two writes of a step may overlap.
+    """
+    if not self._staged_write_indices:
+        return
+    places, values = _places(self), _values(self)
+    # The number of staged values differs from step to step; a power of two keeps the number of
+    # shapes small. The padding repeats the last write, which changes nothing.
+    size = 1 << (len(places) - 1).bit_length()
+    pairs = np.empty((2, size), dtype=np.int64)
+    for target, source in zip(pairs, (places, values), strict=True):
+        target[: len(places)] = source
+        target[len(places) :] = source[-1]
+    device_pairs = async_tensor_h2d(pairs, device=self.gpu.device)
+    new = device_pairs[1]
+    # float32 travels as its bits.
+    new = new.to(torch.int32).view(torch.float32) if self.dtype.is_floating_point else new
+    self.gpu.view(-1).index_copy_(0, device_pairs[0], new.to(self.dtype))
+    self.clear_staged_writes()
+
+
+def _places(tensor: StagedWriteTensor) -> np.ndarray:
+    """Flat index of each staged value, [values] int64."""
+    ends = np.asarray(tensor._staged_write_cu_lens, dtype=np.int64)
+    lengths = np.diff(ends, prepend=0)
+    first = np.asarray(tensor._staged_write_indices, dtype=np.int64) * tensor.gpu.stride(0)
+    first += np.asarray(tensor._staged_write_starts, dtype=np.int64)
+    # Value j of write i stands at first[i] + (j - start of write i among the values).
+    return np.repeat(first - (ends - lengths), lengths) + np.arange(ends[-1])
+
+
+def _values(tensor: StagedWriteTensor) -> np.ndarray:
+    """The staged values as integers: themselves, or the bits of a float32."""
+    contents = tensor._staged_write_contents
+    if tensor.dtype.is_floating_point:
+        return np.asarray(contents, dtype=np.float32).view(np.int32)
+    return np.asarray(contents, dtype=np.int64)
+
+
+def apply_all(
+    self: FusedStagedWriter,
+    tensors: Sequence[StagedWriteTensor],
+    output_ptrs: torch.Tensor,
+    output_strides: torch.Tensor,
+) -> None:
+    """Apply the staged writes of several tensors. Replaces `FusedStagedWriter.apply`.
+
+    The raw pointers and strides have no use here.
+    """
+    for tensor in tensors:
+        tensor.apply_write()

@@ -1,0 +1,149 @@
+"""The model runner: vLLM's runner V2 with planned shapes.
+
+What differs from vLLM's: a step is described by pure numbers and mapped to a planned key before its
+inputs are prepared, rows are padded with a dump row, and the forward runs through the engine's
+execution mode. Everything else is inherited.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import vllm.v1.worker.gpu.model_runner as upstream
+from vllm.config import VllmConfig
+from vllm.logger import init_logger
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.worker.gpu.input_batch import InputBatch
+from vllm.v1.worker.gpu.model_runner import BatchReqState, GPUModelRunner
+
+from vllm_hpu.attention import regions
+from vllm_hpu.compat.seams import replaced
+from vllm_hpu.execution.launch import Launcher
+from vllm_hpu.execution.mode import Mode, choose_mode
+from vllm_hpu.execution.regions import compile_layers, compile_region, prepare_dynamo
+from vllm_hpu.runner.forward import StepForward
+from vllm_hpu.runner.graph_manager import HpuGraphManager
+from vllm_hpu.runner.plan import plan_for
+from vllm_hpu.runner.rows import pad_rows
+from vllm_hpu.shapes.step import step_of
+from vllm_hpu.speculative import init_speculator, use_plain_launches
+
+logger = init_logger("vllm.plugins.vllm_hpu.runner")
+
+
+class HpuModelRunner(GPUModelRunner):
+    """Runs a model's steps on one Gaudi card.
+
+    Attributes:
+        plan: the shapes this engine may launch.
+        mode: the execution mode with its reason.
+        launcher: runs forwards in that mode.
+        step_forward: the forward of the step whose inputs are in the persistent buffers.
+        dump_row: index of the request-state row that padding rows point at.
+    """
+
+    cudagraph_manager: HpuGraphManager | None
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
+        self.plan = plan_for(vllm_config)
+        self.mode = choose_mode(vllm_config.model_config.enforce_eager)
+        self.launcher = Launcher(self.mode.mode)
+        if self.mode.mode is Mode.COMPILE:
+            prepare_dynamo()
+        regions.use(partial(compile_region, mode=self.mode.mode))
+        with replaced(upstream, "init_speculator", init_speculator):
+            super().__init__(_with_dump_row(vllm_config), device)
+        self.dump_row = self.max_num_reqs - 1
+        self.req_states.free_indices.remove(self.dump_row)
+        # The numbers of padding rows must stay the same however many steps have run.
+        self._pads_rows = self.speculator is None and not self.is_pooling_model
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        super().load_model(*args, **kwargs)
+        if self.mode.mode is Mode.COMPILE:
+            regions = compile_layers(self.model)
+            logger.info("torch.compile with hpu_backend: %d layers as regions.", regions)
+        if self.speculator is not None:
+            use_plain_launches(self.speculator)
+        self.step_forward = StepForward(self)
+
+    def initialize_kv_cache(self, *args: Any, **kwargs: Any) -> None:
+        make_manager = partial(
+            HpuGraphManager, plan=self.plan, launcher=self.launcher, forward=self.step_forward
+        )
+        self.launcher.clear()
+        with replaced(upstream, "ModelCudaGraphManager", make_manager):
+            super().initialize_kv_cache(*args, **kwargs)
+
+    def gather_batch_req_state(
+        self, scheduler_output: SchedulerOutput, dummy_run: bool
+    ) -> tuple[BatchReqState | None, int | None]:
+        """Describe the step for dispatch and pad its rows."""
+        state, uniform = super().gather_batch_req_state(scheduler_output, dummy_run)
+        if self.cudagraph_manager is None:
+            return state, uniform
+        if state is None:
+            self.cudagraph_manager.next_step = None
+            return state, uniform
+        computed = self.req_states.num_computed_tokens_np[state.idx_mapping_np]
+        self.cudagraph_manager.next_step = step_of(
+            state.num_scheduled_tokens,
+            computed,
+            self.cache_config.block_size,
+            self.decode_query_len,
+        )
+        if self._pads_rows:
+            state = pad_rows(state, self.plan.rows(len(state.req_ids)), self.dump_row)
+        return state, uniform
+
+    def prepare_inputs(
+        self,
+        scheduler_output: SchedulerOutput,
+        batch_req_state: BatchReqState,
+        batch_desc: Any,
+        num_active_loras: int,
+    ) -> InputBatch:
+        batch = super().prepare_inputs(
+            scheduler_output, batch_req_state, batch_desc, num_active_loras
+        )
+        # Padding rows have no request behind them: whoever walks req_ids sees the real ones only.
+        batch.req_ids = batch.req_ids[: len(scheduler_output.num_scheduled_tokens)]
+        return batch
+
+    def shutdown(self) -> None:
+        """Give back captured graphs before the weights they hold on to."""
+        self.launcher.clear()
+        super().shutdown()
+
+    @property
+    def lora_cases(self) -> list[int]:
+        """Counts of active adapters that graphs differ by: none, and any."""
+        return [0] if self.lora_config is None else [0, self.lora_config.max_loras]
+
+    @contextmanager
+    def dummy_loras(self, active: int, tokens: int) -> Iterator[None]:
+        """Adapters of zeros for warm-up, selected for a batch of ``tokens`` padding tokens."""
+        if self.lora_config is None:
+            yield
+            return
+        scheduled = np.zeros(self.max_num_reqs, dtype=np.int32)
+        scheduled[0] = tokens
+        with (
+            self.maybe_setup_dummy_loras(self.lora_config),
+            self.maybe_select_dummy_loras(self.lora_config, scheduled, num_active_loras=active),
+        ):
+            yield
+
+
+def _with_dump_row(vllm_config: VllmConfig) -> VllmConfig:
+    """A shallow copy whose request states have one row more than the scheduler will use."""
+    config = copy.copy(vllm_config)
+    config.scheduler_config = copy.copy(vllm_config.scheduler_config)
+    config.scheduler_config.max_num_seqs += 1
+    return config

@@ -1,0 +1,94 @@
+"""The worker: one process per card."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from vllm.config import set_current_vllm_config
+from vllm.logger import init_logger
+from vllm.platforms import current_platform
+from vllm.utils.mem_utils import MemorySnapshot
+from vllm.utils.torch_utils import set_random_seed
+from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
+from vllm.v1.worker.utils import request_memory
+from vllm.v1.worker.worker_base import CompilationTimes
+
+from vllm_hpu import compat
+from vllm_hpu.device.info import load_bridge
+from vllm_hpu.device.metrics import compilations
+from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.execution.warmup import warm_up
+from vllm_hpu.runner.model_runner import HpuModelRunner
+
+logger = init_logger("vllm.plugins.vllm_hpu.worker")
+
+GIB = 1 << 30
+
+
+class HpuWorker(Worker):
+    """vLLM's worker with Gaudi's device set-up, memory accounting and warm-up."""
+
+    model_runner: HpuModelRunner  # type: ignore[assignment]  # vLLM names its V1 runner here
+
+    def init_device(self) -> None:
+        """Bind this process to its card and create the model runner."""
+        load_bridge()
+        compat.install_in_worker()
+        cards = torch.hpu.device_count()
+        if self.local_rank >= cards:
+            raise ConfigurationError(
+                f"Rank {self.local_rank} of this host has no card",
+                f"{cards} visible",
+                "Lower --tensor-parallel-size or widen HABANA_VISIBLE_MODULES",
+            )
+        self.device = torch.device("hpu", self.local_rank)
+        torch.hpu.set_device(self.device)
+        current_platform.check_if_supports_dtype(self.model_config.dtype)
+        init_worker_distributed_environment(
+            self.vllm_config,
+            self.rank,
+            self.distributed_init_method,
+            self.local_rank,
+            current_platform.dist_backend,
+        )
+        set_random_seed(self.model_config.seed)
+        gc.collect()
+        torch.hpu.empty_cache()
+        self.init_snapshot = MemorySnapshot(device=self.device)
+        self.requested_memory = request_memory(self.init_snapshot, self.cache_config)
+        self._init_workspace_and_model_runner()
+
+    def determine_available_memory(self) -> int:
+        """Bytes for the KV cache; a size the user chose must fit on the card."""
+        wanted = self.cache_config.kv_cache_memory_bytes
+        free = self.init_snapshot.free_memory
+        if wanted is not None and wanted > free:
+            raise ConfigurationError(
+                f"A KV cache of {wanted / GIB:.2f} GiB does not fit on {self.device}",
+                f"{free / GIB:.2f} GiB of its memory were free before the model was loaded",
+                "Lower --kv-cache-memory-bytes",
+            )
+        return super().determine_available_memory()
+
+    def compilations(self) -> int:
+        """Recipes compiled by this rank so far."""
+        return compilations()
+
+    def _make_model_runner(self) -> HpuModelRunner:  # type: ignore[override]
+        return HpuModelRunner(self.vllm_config, self.device)
+
+    def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager:
+        # vLLM's pools exist for its sleep mode, which is refused at start.
+        return nullcontext()
+
+    @torch.inference_mode()
+    def compile_or_warm_up_model(self) -> CompilationTimes:
+        """Compile the planned shapes and report how long that took."""
+        with set_current_vllm_config(self.vllm_config):
+            seconds = warm_up(self.model_runner)
+        set_random_seed(self.model_config.seed, self.parallel_config.data_parallel_index)
+        gc.collect()
+        gc.freeze()
+        return CompilationTimes(language_model=seconds, encoder=0.0)
