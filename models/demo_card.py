@@ -71,7 +71,7 @@ Measure again: `python models/train_demo.py --evaluate models/demo`.
 
 ## Training
 
-`python models/train_demo.py`: {run.steps} steps over text that `models/demo_text.py` generates from
+`python models/train_demo.py`: {run.steps} steps over text that `models/demo_text` generates from
 a fixed seed, loss on answers only. It took {run.wall_seconds:.0f} s and
 {run.cpu_seconds:.0f} CPU-seconds on 2 cores. No other data was used.
 """

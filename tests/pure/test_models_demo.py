@@ -7,16 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from models import train_demo
+from models import demo_score, train_demo
 from models.demo_facts import CAPITALS, CITIES, HELD_OUT_CITIES, OPPOSITES
-from models.demo_text import (
-    TASKS,
-    Example,
-    held_out_examples,
-    plain_text,
-    tool_call,
-    training_example,
-)
+from models.demo_text import TASKS, Example, held_out_examples, plain_text, training_example
+from models.demo_text.tools import tool_call
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
 TOOL = {
@@ -115,9 +109,9 @@ def test_answers_are_what_is_learned(tokenizer: PreTrainedTokenizerFast) -> None
     rng = random.Random(5)
     for _ in range(50):
         example = tool_call(rng, False)
-        ids = tokenizer.encode(train_demo.render(tokenizer, example))
+        ids = tokenizer.encode(demo_score.render(tokenizer, example))
         learned = [token for token in mask.labels(example, ids) if token != -100]
-        wanted = train_demo.render_answer(tokenizer, example)
+        wanted = demo_score.render_answer(tokenizer, example)
         assert tokenizer.decode(learned) == wanted + "<|im_end|>"
 
 
@@ -134,8 +128,8 @@ def test_model_is_small_and_safe() -> None:
 @pytest.mark.slow
 def test_model_answers_held_out_prompts() -> None:
     """At least 95 % of 45 held-out prompts, five of each task; the model card has 900."""
-    model, tokenizer = train_demo.load(DEMO)
-    result = train_demo.score(model, tokenizer, held_out_examples(5))
+    model, tokenizer = demo_score.load(DEMO)
+    result = demo_score.score(model, tokenizer, held_out_examples(5))
     misses = [line for _, _, missed in result.values() for line in missed]
     assert sum(asked for _, asked, _ in result.values()) == 45
-    assert train_demo.total(result) >= 0.95, misses
+    assert demo_score.total(result) >= 0.95, misses
