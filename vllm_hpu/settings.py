@@ -29,6 +29,13 @@ class Settings:
     force               "auto", "on" or "off": whether the plugin takes over (VLLM_HPU_FORCE)
     lazy_mode           HPU graphs instead of torch.compile (PT_HPU_LAZY_MODE)
     skip_warmup         compile when a request first needs it (VLLM_SKIP_WARMUP)
+    full_warmup         compile everything before serving (VLLM_FULL_WARMUP)
+    warmup_seconds      budget of warm-up, None without limit (VLLM_HPU_WARMUP_SECONDS)
+    warmup_bytes        budget of warmed-up graphs, None for the default (VLLM_HPU_WARMUP_BYTES)
+    warmup_load_seconds time between graphs compiled under load, 0 for none
+                        (VLLM_HPU_WARMUP_LOAD_SECONDS)
+    recipe_cache        directory of the bridge's recipe cache, "" without one
+                        (PT_HPU_RECIPE_CACHE_CONFIG)
     compile_fullgraph   torch.compile(fullgraph=...) (VLLM_T_COMPILE_FULLGRAPH)
     bucketing_strategy  "exp" or "lin" (VLLM_BUCKETING_STRATEGY, VLLM_EXPONENTIAL_BUCKETING)
     bucket_variables    the VLLM_*_BUCKET_{MIN,STEP,MAX} variables that are set, by current name
@@ -38,6 +45,11 @@ class Settings:
     force: str
     lazy_mode: bool
     skip_warmup: bool
+    full_warmup: bool
+    warmup_seconds: int | None
+    warmup_bytes: int | None
+    warmup_load_seconds: int
+    recipe_cache: str
     compile_fullgraph: bool
     bucketing_strategy: str
     bucket_variables: Mapping[str, int]
@@ -65,6 +77,12 @@ class Settings:
             force=_text("VLLM_HPU_FORCE", environ),
             lazy_mode=_text("PT_HPU_LAZY_MODE", environ) == "1",
             skip_warmup=_bool("VLLM_SKIP_WARMUP", environ),
+            full_warmup=_bool("VLLM_FULL_WARMUP", environ),
+            warmup_seconds=_limit("VLLM_HPU_WARMUP_SECONDS", environ),
+            warmup_bytes=_limit("VLLM_HPU_WARMUP_BYTES", environ),
+            warmup_load_seconds=_limit("VLLM_HPU_WARMUP_LOAD_SECONDS", environ) or 0,
+            # path, delete at start, size in MB, on NFS
+            recipe_cache=environ.get("PT_HPU_RECIPE_CACHE_CONFIG", "").partition(",")[0].strip(),
             compile_fullgraph=_bool("VLLM_T_COMPILE_FULLGRAPH", environ),
             bucketing_strategy=strategy,
             bucket_variables=MappingProxyType(buckets),
@@ -184,6 +202,11 @@ def _bool(name: str, environ: Mapping[str, str]) -> bool:
 
 def _text(name: str, environ: Mapping[str, str]) -> str:
     return str(_value(name, environ))
+
+
+def _limit(name: str, environ: Mapping[str, str]) -> int | None:
+    """A number that limits nothing when it is not given."""
+    return _number(VARIABLES[name], environ[name]) if name in environ else None
 
 
 def _strategy(environ: Mapping[str, str]) -> str:

@@ -22,6 +22,11 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         force="auto",
         lazy_mode=False,
         skip_warmup=False,
+        full_warmup=False,
+        warmup_seconds=None,
+        warmup_bytes=None,
+        warmup_load_seconds=0,
+        recipe_cache="",
         compile_fullgraph=False,
         bucketing_strategy="exp",
         bucket_variables={},
@@ -41,10 +46,33 @@ def test_false(value: str) -> None:
     assert Settings.from_env({"VLLM_T_COMPILE_FULLGRAPH": value}).compile_fullgraph is False
 
 
+def test_warm_up_budgets() -> None:
+    settings = Settings.from_env(
+        {
+            "VLLM_HPU_WARMUP_SECONDS": "0",
+            "VLLM_HPU_WARMUP_BYTES": "1000000",
+            "VLLM_HPU_WARMUP_LOAD_SECONDS": "30",
+        }
+    )
+    assert settings.warmup_seconds == 0
+    assert settings.warmup_bytes == 1_000_000
+    assert settings.warmup_load_seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [("/recipes,false,8192,false", "/recipes"), (" /recipes ", "/recipes"), (",false,1024", "")],
+)
+def test_the_recipe_cache_is_the_first_field(value: str, path: str) -> None:
+    assert Settings.from_env({"PT_HPU_RECIPE_CACHE_CONFIG": value}).recipe_cache == path
+
+
 @pytest.mark.parametrize(
     "environ",
     [
         {"VLLM_SKIP_WARMUP": "maybe"},
+        {"VLLM_HPU_WARMUP_SECONDS": "-1"},
+        {"VLLM_HPU_WARMUP_BYTES": "1GiB"},
         {"VLLM_T_COMPILE_FULLGRAPH": "2"},
         {"VLLM_HPU_FORCE": "yes"},
         {"PT_HPU_LAZY_MODE": "true"},
