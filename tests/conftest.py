@@ -16,16 +16,42 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One process per core already.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
+
+# How long one example takes says nothing on a machine that runs several things at once.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
 # What takes longest is started first, so that no process is left with it at the end.
 FIRST = ("tests/engine/", "tests/serve/")
+# Execution modes, the slowest to warm up first.
+MODES = ("compile", "graphs", "eager")
+
+
+def mode_of(item: pytest.Item) -> str:
+    """The execution mode that the test's parameters name, or nothing."""
+    call = getattr(item, "callspec", None)
+    parameters = () if call is None else call.params.values()
+    return next((value for value in parameters if value in MODES), "")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Group what uses the same engines, a file in one mode, for several test processes."""
+    file = item.nodeid.partition("::")[0]
+    item.add_marker(pytest.mark.xdist_group(f"{file} {mode_of(item)}".rstrip()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests for several processes; each takes a whole file, with its engines."""
-    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+    """Order the tests such that groups which take long are started first."""
+    order = {mode: place for place, mode in enumerate(MODES)}
+    items.sort(
+        key=lambda item: (
+            not item.nodeid.startswith(FIRST),
+            order.get(mode_of(item), len(MODES)),
+        )
+    )
 
 
 @pytest.fixture(scope="session")

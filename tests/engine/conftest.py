@@ -17,17 +17,6 @@ from tests.engine import cases, reference
 from tests.engine.jobs import MODES, Job, Pass, run_jobs
 
 
-# Compiling every model's regions for every planned shape takes minutes: all models in compile mode
-# belong to `make test-slow`.
-@pytest.fixture(
-    scope="session",
-    params=["eager", pytest.param("compile", marks=pytest.mark.slow), "graphs"],
-)
-def every_model_mode(request: pytest.FixtureRequest) -> str:
-    """The execution mode of the tests that run every model."""
-    return str(request.param)
-
-
 @pytest.fixture(scope="session", params=MODES)
 def mode(request: pytest.FixtureRequest) -> str:
     """The execution mode; session-scoped so that tests are sorted by engine."""
@@ -72,7 +61,7 @@ def greedy_reference(
 
 
 @pytest.fixture(scope="session")
-def greedy_runs(every_model_mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, Any]]:
+def greedy_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, Any]]:
     """Every decoder model in this mode, in two engines.
 
     ``NAME``: prefix caching on, the prompts asked twice. ``NAME/tight``: prefix caching off and so
@@ -98,4 +87,4 @@ def greedy_runs(every_model_mode: str, tiny: Callable[[str], Path]) -> dict[str,
         }
         together = [Pass(prompts=once * 2, sampling=sampling)]
         jobs.append(Job(f"{name}/tight", path, together, engine=tight))
-    return run_jobs(every_model_mode, jobs)
+    return run_jobs(mode, jobs)

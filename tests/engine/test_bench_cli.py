@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-# Starts many engines; not in `make test` until its time on a quiet machine is known.
-pytestmark = pytest.mark.slow
-
 LIMITS = (
     "--max-model-len=128",
     "--max-num-seqs=2",

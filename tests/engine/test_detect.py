@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-# Starts many engines; not in `make test` until its time on a quiet machine is known.
-pytestmark = pytest.mark.slow
-
 # What every front end of vLLM does first: resolve the platform, load plugins, set up the log.
 START = """
 from vllm.config.logging import LoggingConfig

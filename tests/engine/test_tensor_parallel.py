@@ -12,9 +12,6 @@ from tests.engine import reference
 from tests.engine.cases import prompts
 from tests.engine.jobs import Job, Pass, run_jobs
 
-# Starts many engines; not in `make test` until its time on a quiet machine is known.
-pytestmark = pytest.mark.slow
-
 NEW_TOKENS = 24
 PROMPTS = prompts((1, 33, 200))
 # Mode and model; an engine on two cards is three processes, so only these.

@@ -14,9 +14,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.engine.jobs import Job, Pass, run_jobs
 
-# Starts many engines; not in `make test` until its time on a quiet machine is known.
-pytestmark = pytest.mark.slow
-
 NEW_TOKENS = 16
 QUESTION = {"type": "text", "text": "What is it?"}
 
