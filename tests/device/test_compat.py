@@ -31,6 +31,24 @@ def test_seams_are_those_of_the_installed_vllm():
     seams.check()
 
 
+def test_engine_seams_are_those_of_the_installed_vllm():
+    assert seams.mismatches(seams.ENGINE_SEAMS) == []
+
+
+def test_an_idle_engine_still_calls_nobody():
+    """Between its steps an idle engine core waits for requests and does nothing else."""
+    import inspect
+
+    from vllm.v1.engine.core import EngineCoreProc
+
+    waits = inspect.unwrap(EngineCoreProc._process_input_queue)
+    source = inspect.getsource(waits)
+    assert "self.input_queue.get(block=block)" in source
+    assert "block = self.process_input_queue_block" in source
+    for hook in ("current_platform", "collective_rpc", "model_executor", "plugin"):
+        assert hook not in source
+
+
 def test_a_changed_signature_is_named(monkeypatch):
     from vllm.v1.worker.gpu_worker import Worker
 

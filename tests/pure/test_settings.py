@@ -1,6 +1,7 @@
 """Reading the environment: what is honoured, what is refused, and what the user is told."""
 
 import ast
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -191,7 +192,9 @@ def test_variables_of_the_bridge_and_of_vllm_are_left_to_them() -> None:
         for name, variable in VARIABLES.items()
         if variable.status in (Status.BRIDGE, Status.VLLM)
     }
-    assert Settings.from_env(environ) == Settings.from_env({})
+    # Where the recipes are is the one thing the plugin reads too.
+    found = dataclasses.replace(Settings.from_env(environ), recipe_cache="")
+    assert found == Settings.from_env({})
 
 
 def _run(program: str, **environ: str) -> list[str]:

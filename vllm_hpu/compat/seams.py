@@ -88,6 +88,27 @@ SEAMS: tuple[Seam, ...] = (
 )
 
 
+# In the engine core and its callers, which are other processes than the workers.
+ENGINE_SEAMS: tuple[Seam, ...] = (
+    Seam("vllm.v1.engine.core:EngineCoreProc._initialize_kv_caches", ("self", "vllm_config")),
+    Seam("vllm.v1.engine.core:EngineCoreProc._process_input_queue", ("self",)),
+    Seam(
+        "vllm.v1.engine.llm_engine:LLMEngine.__init__",
+        (
+            "self",
+            "vllm_config",
+            "executor_class",
+            "log_stats",
+            "aggregate_engine_logging",
+            "usage_context",
+            "stat_loggers",
+            "mm_registry",
+            "multiprocess_mode",
+        ),
+    ),
+)
+
+
 def resolve(target: str) -> Any:
     """The object behind ``module:qualified.name``."""
     module, _, qualified = target.partition(":")
@@ -111,9 +132,9 @@ def mismatches(seams: tuple[Seam, ...] = SEAMS) -> list[str]:
     return lines
 
 
-def check() -> None:
+def check(seams: tuple[Seam, ...] = SEAMS) -> None:
     """Raise when this vLLM is not the one the plugin was written for."""
-    lines = mismatches()
+    lines = mismatches(seams)
     if lines:
         import vllm
 

@@ -34,10 +34,6 @@ class Launcher:
         self._graphs[key] = graph
         return graph.output
 
-    def known(self, key: Hashable) -> bool:
-        """Whether the key was launched before (graphs mode only)."""
-        return key in self._graphs
-
     def clear(self) -> None:
         """Drop captured graphs, e.g. after weights have moved."""
         self._graphs.clear()

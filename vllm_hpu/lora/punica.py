@@ -10,6 +10,8 @@ Layout of vLLM's weights: ``lora_a_stacked`` ``[slots, 1, rank, in]``, ``lora_b_
 ``[slots, 1, out, rank]``, empty slots zero (``lora/layers/base_linear.py``).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from vllm.config.lora import LoRAConfig
     from vllm.lora.layers import LoRAMapping
 
-__all__ = ["PunicaWrapperHPU", "slots_of"]
+__all__ = ["PunicaWrapperHPU", "slots_of", "with_adapters"]
 
 NO_SLOT = -1
 
@@ -44,6 +46,21 @@ def slots_of(lora_ids: tuple[int, ...], lora_index_to_id: list[int | None]) -> n
             f"{len(lora_index_to_id)} slots (--max-loras)."
         )
     return slots
+
+
+@contextmanager
+def with_adapters(model: torch.nn.Module, active: bool) -> Iterator[None]:
+    """Let the LoRA layers of ``model`` run as in a step with adapters, or as in one without."""
+    layers = (getattr(layer, "punica_wrapper", None) for layer in model.modules())
+    wrappers = {wrapper for wrapper in layers if isinstance(wrapper, PunicaWrapperHPU)}
+    before = [(wrapper, wrapper.no_lora) for wrapper in wrappers]
+    for wrapper in wrappers:
+        wrapper.no_lora = not active
+    try:
+        yield
+    finally:
+        for wrapper, no_lora in before:
+            wrapper.no_lora = no_lora
 
 
 class PunicaWrapperHPU(PunicaWrapperBase):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from vllm.config import VllmConfig
 from vllm.config.compilation import CUDAGraphMode
+from vllm.logger import init_logger
 from vllm.v1.worker.gpu.cudagraph_utils import (
     BatchExecutionDescriptor,
     ModelCudaGraphManager,
@@ -21,7 +22,10 @@ from vllm_hpu.execution.launch import Launcher
 from vllm_hpu.runner.forward import StepForward
 from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.plan import ShapePlan
+from vllm_hpu.shapes.ready import ReadySet
 from vllm_hpu.shapes.step import Step
+
+logger = init_logger("vllm.plugins.vllm_hpu.runner")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class HpuGraphManager(ModelCudaGraphManager):
         next_step: numbers of the step about to be dispatched, set by the runner; None for
             vLLM's dummy batches, which are described by their token and request counts alone.
         forward: runs the model on the prepared step.
+        ready: the keys that have a graph, for steps with and without adapters; None when every
+            step is launched under its own key (eager mode, or no warm-up).
     """
 
     def __init__(
@@ -58,6 +64,8 @@ class HpuGraphManager(ModelCudaGraphManager):
         self.launcher = launcher
         self.next_step: Step | None = None
         self.forward = forward
+        self.ready: dict[bool, ReadySet] | None = None
+        self._reported = False
         super().__init__(vllm_config, device, CUDAGraphMode.NONE, decode_query_len, **kwargs)
 
     def _init_candidates(self) -> None:
@@ -75,7 +83,7 @@ class HpuGraphManager(ModelCudaGraphManager):
         max_query_len: int | None = None,
         num_ubatches: int = 1,
     ) -> StepDescriptor:
-        """Map the step to its planned key (see ``ShapePlan.dispatch``)."""
+        """Map the step to its planned key, or to one that covers it and has a graph."""
         step = self.next_step
         if step is None:
             # A dummy batch of vLLM: single-token rows without context.
@@ -87,9 +95,13 @@ class HpuGraphManager(ModelCudaGraphManager):
                 prefill_tokens=0,
                 prefill_blocks=0,
             )
-        key = self.plan.dispatch(step)
+        loras = self._resolve_effective_loras(num_active_loras)
+        if self.ready is None:
+            key = self.plan.dispatch(step)
+        else:
+            key = self.ready[loras > 0].dispatch(step)
         self.forward.key = key
-        return self.descriptor(key, self._resolve_effective_loras(num_active_loras))
+        return self.descriptor(key, loras)
 
     def descriptor(self, key: GraphKey, num_active_loras: int) -> StepDescriptor:
         """The descriptor of a planned key; rows are always padded to capacity."""
@@ -105,6 +117,25 @@ class HpuGraphManager(ModelCudaGraphManager):
         """Run the prepared step under its key; returns the model's output, [tokens, hidden]."""
         if not isinstance(desc, StepDescriptor) or desc.key is None:
             raise RuntimeError(f"The step {desc} was not dispatched by this manager.")
+        if self.ready is None:
+            return self.launch(desc)
+        ready = self.ready[desc.num_active_loras > 0]
+        if desc.key not in ready and not self._reported:
+            self._reported = True
+            logger.warning(
+                "A step needs a graph that warm-up has not compiled (%s%s), so it waits for the "
+                "compilation. Further ones are not reported.",
+                desc.key,
+                "" if desc.key in self.plan else ", outside the plan",
+            )
+        output = self.launch(desc)
+        ready.add(desc.key)
+        return output
+
+    def launch(self, desc: StepDescriptor) -> Any:
+        """Run the forward of the step that is prepared for ``desc``."""
+        if desc.key is None:
+            raise RuntimeError(f"The step {desc} has no key.")
         # Graphs with adapters run other operators than graphs without.
         launch_key = (desc.key, desc.num_active_loras > 0)
         return self.launcher.launch(launch_key, self.forward.bind(desc.key))

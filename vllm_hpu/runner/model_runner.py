@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import vllm.v1.worker.gpu.model_runner as upstream
 from vllm.config import VllmConfig
@@ -27,6 +26,7 @@ from vllm_hpu.compat.seams import replaced
 from vllm_hpu.execution.launch import Launcher
 from vllm_hpu.execution.mode import Mode, choose_mode
 from vllm_hpu.execution.regions import compile_layers, compile_region, prepare_dynamo
+from vllm_hpu.lora.punica import with_adapters
 from vllm_hpu.runner.forward import StepForward
 from vllm_hpu.runner.graph_manager import HpuGraphManager
 from vllm_hpu.runner.plan import plan_for
@@ -127,17 +127,15 @@ class HpuModelRunner(GPUModelRunner):
         return [0] if self.lora_config is None else [0, self.lora_config.max_loras]
 
     @contextmanager
-    def dummy_loras(self, active: int, tokens: int) -> Iterator[None]:
-        """Adapters of zeros for warm-up, selected for a batch of ``tokens`` padding tokens."""
+    def adapters_on(self, active: bool) -> Iterator[None]:
+        """Run forwards as in a step with adapters (or without), for warm-up.
+
+        Which adapters a step uses changes no graph, so none is loaded, and those of users stay.
+        """
         if self.lora_config is None:
             yield
             return
-        scheduled = np.zeros(self.max_num_reqs, dtype=np.int32)
-        scheduled[0] = tokens
-        with (
-            self.maybe_setup_dummy_loras(self.lora_config),
-            self.maybe_select_dummy_loras(self.lora_config, scheduled, num_active_loras=active),
-        ):
+        with with_adapters(self.model, active):
             yield
 
 

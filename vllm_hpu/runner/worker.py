@@ -19,8 +19,11 @@ from vllm_hpu import compat
 from vllm_hpu.device.info import load_bridge
 from vllm_hpu.device.metrics import compilations
 from vllm_hpu.errors import ConfigurationError
-from vllm_hpu.execution.warmup import warm_up
+from vllm_hpu.execution.mode import Mode
+from vllm_hpu.execution.progress import WarmupProgress
+from vllm_hpu.execution.warmup import WarmUp
 from vllm_hpu.runner.model_runner import HpuModelRunner
+from vllm_hpu.settings import settings
 
 logger = init_logger("vllm.plugins.vllm_hpu.worker")
 
@@ -31,6 +34,8 @@ class HpuWorker(Worker):
     """vLLM's worker with Gaudi's device set-up, memory accounting and warm-up."""
 
     model_runner: HpuModelRunner  # type: ignore[assignment]  # vLLM names its V1 runner here
+    warm_up: WarmUp | None = None
+    _idle_gaps = False
 
     def init_device(self) -> None:
         """Bind this process to its card and create the model runner."""
@@ -83,12 +88,56 @@ class HpuWorker(Worker):
         # vLLM's pools exist for its sleep mode, which is refused at start.
         return nullcontext()
 
+    def leave_graphs_to_idle_gaps(self) -> bool:
+        """Warm up only what serving needs; :meth:`warm_up_one` is called for the rest.
+
+        Returns whether there will be a rest.
+        """
+        self._idle_gaps = self._warms_up()
+        return self._idle_gaps
+
     @torch.inference_mode()
     def compile_or_warm_up_model(self) -> CompilationTimes:
-        """Compile the planned shapes and report how long that took."""
-        with set_current_vllm_config(self.vllm_config):
-            seconds = warm_up(self.model_runner)
+        """Compile the planned shapes and report how long that took.
+
+        Eager mode compiles nothing ahead. ``VLLM_SKIP_WARMUP`` leaves compilation to the first
+        request that needs a shape.
+        """
+        seconds = 0.0
+        if self._warms_up():
+            with set_current_vllm_config(self.vllm_config):
+                self.warm_up = WarmUp(self.model_runner)
+                seconds = self.warm_up.before_serving(everything=not self._idle_gaps)
+        elif self.model_runner.mode.mode is Mode.EAGER:
+            logger.info("No warm-up: %s.", self.model_runner.mode.reason)
+        else:
+            logger.warning(
+                "VLLM_SKIP_WARMUP is set: shapes compile when a request first needs them, and that "
+                "request waits."
+            )
         set_random_seed(self.model_config.seed, self.parallel_config.data_parallel_index)
+        self._settle_heap()
+        return CompilationTimes(language_model=seconds, encoder=0.0)
+
+    def warm_up_one(self) -> WarmupProgress:
+        """Compile the next graph; all ranks are called at the same place among the steps."""
+        if self.warm_up is None:
+            return WarmupProgress(planned=0, finished=True)
+        with set_current_vllm_config(self.vllm_config):
+            progress = self.warm_up.one()
+        if progress.finished:
+            self._settle_heap()
+        return progress
+
+    def warm_up_progress(self) -> WarmupProgress | None:
+        """How far warm-up has come; None without warm-up."""
+        return None if self.warm_up is None else self.warm_up.progress
+
+    def _warms_up(self) -> bool:
+        return self.model_runner.mode.mode is not Mode.EAGER and not settings().skip_warmup
+
+    @staticmethod
+    def _settle_heap() -> None:
+        """What start and warm-up left behind is not looked at again by the garbage collector."""
         gc.collect()
         gc.freeze()
-        return CompilationTimes(language_model=seconds, encoder=0.0)
