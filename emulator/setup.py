@@ -60,7 +60,8 @@ def extension_modules() -> tuple[list, dict]:
         stop("torch is not installed; install it first and use --no-build-isolation.")
     os.environ.setdefault("MAX_JOBS", str(os.cpu_count() or 1))
     sources = sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").rglob("*.cpp"))
-    options = ["-O2", "-g0", "-std=c++20", "-Wall", "-fvisibility=hidden"]
+    # OpenMP makes ATen's parallel_for parallel; its library is the one PyTorch has already loaded.
+    options = ["-O2", "-g0", "-std=c++20", "-Wall", "-fvisibility=hidden", "-fopenmp"]
 
     class Build(BuildExtension):
         def build_extensions(self) -> None:
@@ -72,7 +73,9 @@ def extension_modules() -> tuple[list, dict]:
             extension.include_dirs[:0] = [str(folder), str(HERE / "csrc")]
             super().build_extensions()
 
-    extension = CppExtension("gaudi_emulator._C", sources, extra_compile_args=options)
+    extension = CppExtension(
+        "gaudi_emulator._C", sources, extra_compile_args=options, extra_link_args=["-fopenmp"]
+    )
     return [extension], {"build_ext": Build}
 
 

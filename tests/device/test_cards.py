@@ -145,6 +145,22 @@ def test_the_users_number_of_threads_is_kept():
 
 
 @emulated_only
+def test_the_devices_own_kernels_use_the_threads():
+    # Nothing before the product is large enough to start PyTorch's threads.
+    code = """
+import os, torch, gaudi_emulator
+gaudi_emulator.activate()
+x = torch.empty(16, 2048, dtype=torch.bfloat16, device="hpu")
+weight = torch.empty(256, 2048, dtype=torch.bfloat16, device="hpu")
+before = len(os.listdir("/proc/self/task"))
+torch.nn.functional.linear(x, weight)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    two = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "GAUDI_EMULATOR_POISON": "0"}
+    assert run_python(code, **two).stdout.split() == ["1"]
+
+
+@emulated_only
 def test_a_fork_cannot_use_the_device():
     code = (
         "import os, sys, gaudi_emulator, torch; gaudi_emulator.activate()\n"

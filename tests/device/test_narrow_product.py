@@ -23,7 +23,9 @@ def _close(result: torch.Tensor, exact: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 16, 31, 64, 65])
-@pytest.mark.parametrize(("inner", "columns"), [(768, 64), (33, 7), (2048, 130), (95, 4), (32, 5)])
+@pytest.mark.parametrize(
+    ("inner", "columns"), [(768, 64), (33, 7), (2048, 144), (2048, 130), (95, 4), (32, 5)]
+)
 def test_linear_of_few_rows(rows: int, inner: int, columns: int) -> None:
     x, weight, bias = _parts(rows, inner, columns)
     exact = x.double() @ weight.double().t()
@@ -31,7 +33,7 @@ def test_linear_of_few_rows(rows: int, inner: int, columns: int) -> None:
     _close(F.linear(x.to(DEVICE), weight.to(DEVICE), bias.to(DEVICE)), exact + bias.double())
 
 
-@pytest.mark.parametrize("columns", [1, 3, 40])
+@pytest.mark.parametrize("columns", [1, 3, 40, 48])
 def test_rows_and_weights_with_gaps(columns: int) -> None:
     x, weight, _ = _parts(6, 64, columns)
     wide_x = torch.zeros(6, 100, dtype=x.dtype, device=DEVICE)

@@ -3,6 +3,7 @@
 // ATen's kernel rearranges the weight for every call, which pays only when many rows share it. Here the
 // weight is read once, where it lies, fetched ahead while the previous columns are summed. Sums are
 // float32, in another order than ATen's. Everything else goes to ATen.
+#include <bridge/tile_product.h>
 #include <torch_headers.h>
 
 #include <ATen/Parallel.h>
@@ -29,14 +30,6 @@ constexpr int kColumns = 4;        // columns of the result summed side by side
 constexpr int kRows = 6;           // 6 x 4 sums and their operands fill the 32 vector registers
 constexpr int64_t kStep = 32;      // elements per vector
 constexpr int64_t kPanelsAhead = 4;  // how far ahead the weight is fetched: 4 times 4 columns
-
-struct Product {
-  const c10::BFloat16* x;       // [m, k], rows x_stride apart
-  const c10::BFloat16* weight;  // [n, k], rows weight_stride apart: columns of the second matrix
-  const c10::BFloat16* bias;    // [n] or null
-  c10::BFloat16* y;             // [m, n], dense
-  int64_t m, n, k, x_stride, weight_stride;
-};
 
 GAUDI_BF16_DOT inline __m512bh load(const c10::BFloat16* p) {
   return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p));
@@ -156,6 +149,7 @@ void multiply(const at::Tensor& x, const at::Tensor& matrix, const c10::BFloat16
                   x.size(1),
                   x.stride(0),
                   matrix.stride(1)};
+  if (multiply_in_tiles(p)) return;
   const int64_t panels = (p.n + kColumns - 1) / kColumns;
   const int64_t grain = std::max<int64_t>(1, (1 << 18) / (p.k * kColumns));
   at::parallel_for(0, panels, grain, [&](int64_t begin, int64_t end) {
