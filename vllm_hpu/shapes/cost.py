@@ -113,6 +113,15 @@ class CostModel:
         """
         return sum(self.card.seconds(part) for part in self._parts(key))
 
+    def price(self, key: GraphKey) -> float:
+        """Predicted seconds if computing and moving never overlap: what plans are compared by.
+
+        Unlike in ``seconds``, every operation and every byte counts, so of two keys that the
+        roofline finds equal the smaller one is cheaper.
+        """
+        work = self.key(key)
+        return work.flops / self.card.flops_per_s + work.bytes / self.card.bytes_per_s
+
     def padding(self, key: GraphKey, step: Step) -> Work:
         """What launching ``step`` in the graph of ``key`` does in vain."""
         return self.key(key) - self.step(step)
@@ -208,3 +217,13 @@ def causal_pairs(tokens: int) -> int:
         end = min(first + step, tokens)
         pairs += (end - first) * end
     return pairs
+
+
+def padded_work(key: GraphKey) -> float:
+    """Work of a launch of an unknown model, counted in attention of one token over one KV block.
+
+    A token's matrix products weigh as much as its attention over about 200 blocks: per layer 24 h²
+    operations against 4 · 128 · h for a block of 128 tokens, with a hidden size h of 4096.
+    """
+    seen_by_each = key.prefill_blocks or (key.tokens / 128 if key.has_prefill else 0)
+    return key.tokens * (200 + seen_by_each) + key.decode_blocks

@@ -1,14 +1,18 @@
 """Grids: the sizes that one dimension of a key may take."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import pairwise
+
+from vllm_hpu.shapes.key import GraphKey, decode_key, prefill_key
+from vllm_hpu.shapes.limits import Limits
 
 Grid = tuple[int, ...]  # strictly increasing, all at least 1
 
 
 @dataclass(frozen=True)
 class Grids:
-    """What a strategy decides. Each grid ends at what the limits need of its dimension.
+    """Sizes to combine. Each grid ends at what the limits need of its dimension.
 
     A prefill step without cached context has 0 prefill blocks; that 0 is implied, not listed.
     Mixed steps take their tokens from ``prefill_tokens`` and their decode rows from the limits.
@@ -30,6 +34,18 @@ class Grids:
                     f"{field.name} is {grid}; a grid holds increasing sizes of at least 1. "
                     "Correct the strategy that made it."
                 )
+
+    def keys(self, limits: Limits) -> Iterator[GraphKey]:
+        """Every combination of the sizes of a kind."""
+        for rows in self.decode_rows:
+            for blocks in self.decode_blocks:
+                yield decode_key(limits, rows, blocks)
+        for tokens in self.prefill_tokens:
+            for context in (0, *self.prefill_blocks):
+                yield prefill_key(limits, tokens, 0, context)
+            for blocks in self.mixed_decode_blocks:
+                for context in (0, *self.mixed_prefill_blocks):
+                    yield prefill_key(limits, tokens, blocks, context)
 
 
 def geometric(first: int, last: int, factor: int = 2) -> Grid:

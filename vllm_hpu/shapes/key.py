@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from vllm_hpu.shapes.limits import Limits
 from vllm_hpu.shapes.step import Step
 
 
@@ -45,6 +46,17 @@ class GraphKey:
             and (step.prefill_blocks > 0) == (self.prefill_blocks > 0)
         )
 
+    def contains(self, other: "GraphKey") -> bool:
+        """Whether this key covers every step that ``other`` covers."""
+        return (
+            other.tokens <= self.tokens
+            and other.decode_rows <= self.decode_rows
+            and other.decode_blocks <= self.decode_blocks
+            and other.has_prefill == self.has_prefill
+            and other.prefill_blocks <= self.prefill_blocks
+            and (other.prefill_blocks > 0) == (self.prefill_blocks > 0)
+        )
+
     def __str__(self) -> str:
         rows = _count(self.decode_rows, "row")
         decode = f"decode {rows}, {_count(self.decode_blocks, 'block')}"
@@ -53,6 +65,21 @@ class GraphKey:
         context = _count(self.prefill_blocks, "block") if self.prefill_blocks else "no context"
         prefill = f"{_count(self.tokens, 'token')}, {context}"
         return f"mixed {prefill} + {decode}" if self.decode_rows else f"prefill {prefill}"
+
+
+def decode_key(limits: Limits, rows: int, blocks: int) -> GraphKey:
+    """The key of decode rows alone, each with as many tokens as speculation allows."""
+    tokens = min(rows * limits.query_len, limits.max_num_batched_tokens)
+    return GraphKey(tokens, rows, blocks, False, 0)
+
+
+def prefill_key(limits: Limits, tokens: int, decode_blocks: int, prefill_blocks: int) -> GraphKey:
+    """The key of a step with prefill rows; ``decode_blocks`` 0 leaves out decode rows.
+
+    Decode rows cost little beside their blocks, so there are always as many as fit.
+    """
+    rows = min(limits.max_num_seqs, tokens) if decode_blocks else 0
+    return GraphKey(tokens, rows, decode_blocks, True, prefill_blocks)
 
 
 def _count(number: int, noun: str) -> str:

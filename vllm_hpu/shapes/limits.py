@@ -76,6 +76,12 @@ class Limits:
         return min(self.max_num_seqs, self.max_num_batched_tokens // (self.query_len + 1))
 
     @property
+    def mixed_blocks(self) -> int:
+        """Decode blocks the plan reaches up to in steps with prefill rows; 0 if none has both."""
+        both = self.max_num_seqs > 1 and self.max_num_batched_tokens > self.query_len + 1
+        return self.decode_blocks if both and self.prefill_rows else 0
+
+    @property
     def all_decode_blocks(self) -> int:
         """KV blocks of all decode rows when every one of them is as long as can be."""
         return self.max_num_seqs * self.blocks_per_row

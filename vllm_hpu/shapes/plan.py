@@ -1,15 +1,20 @@
 """The shape plan: one function from a step to its key, and the set of keys that follows from it."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Protocol, Self
 
-from vllm_hpu.shapes.grid import Grid, Grids, geometric
-from vllm_hpu.shapes.key import GraphKey
+from vllm_hpu.shapes.cost import CostModel, padded_work
+from vllm_hpu.shapes.cover import Cell, Cover, Sizes
+from vllm_hpu.shapes.grid import Grid, geometric
+from vllm_hpu.shapes.key import GraphKey, decode_key, prefill_key
 from vllm_hpu.shapes.limits import Limits
+from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.reach import Box, decode_step, mixed_step, prefill_step
 from vllm_hpu.shapes.step import Step
+
+Cost = Callable[[GraphKey], float]
 
 _KINDS = ("decode", "prefill", "mixed")
 
@@ -25,40 +30,14 @@ class PlanSettings(Protocol):
 
 
 class Strategy(Protocol):
-    """Chooses the grids; everything else about a plan follows from them and the limits."""
+    """Chooses the keys that steps may have; everything else about a plan follows from them."""
 
     @property
     def name(self) -> str: ...
 
-    def grids(self, limits: Limits) -> Grids: ...
-
-
-class _Axis:
-    """One dimension: the planned sizes, and doublings beyond them up to what could ever occur."""
-
-    def __init__(self, name: str, planned: Grid, needed: int, possible: int) -> None:
-        if (planned[-1] if planned else 0) != needed:
-            raise ValueError(
-                f"The {name} grid {planned} does not end at {needed}, the most the limits need. "
-                "Correct the strategy that made it."
-            )
-        self.name = name
-        self.planned = planned
-        self.sizes = planned + geometric(2 * needed, possible) if possible > needed else planned
-
-    def index(self, size: int) -> int:
-        place = bisect_left(self.sizes, size)
-        if place == len(self.sizes):
-            raise ValueError(
-                f"A step has {size} {self.name}, more than any step within the limits "
-                f"({self.sizes[-1] if self.sizes else 0}). The limits of the shape plan and those "
-                "of the scheduler differ."
-            )
-        return place
-
-    def cells(self) -> Iterator[tuple[int, int]]:
-        """(above, up to) of every planned size."""
-        return zip((0, *self.planned), self.planned, strict=False)
+    def keys(self, limits: Limits, cost: Cost) -> Iterable[GraphKey]:
+        """At least the largest key of every kind; ``cost`` is what a launch of a key costs."""
+        ...
 
 
 class ShapePlan:
@@ -69,81 +48,87 @@ class ShapePlan:
     'decode 4 rows, 8 blocks'
     """
 
-    def __init__(self, limits: Limits, strategy: Strategy) -> None:
+    def __init__(self, limits: Limits, strategy: Strategy, cost: Cost = padded_work) -> None:
+        """``cost`` is what a launch of a key costs, in any unit: it orders keys.
+
+        Raises ValueError if the keys of ``strategy`` do not cover the largest steps.
+        """
         self.limits = limits
         self.strategy = strategy
-        grids = strategy.grids(limits)
-        tokens = limits.step_tokens if limits.prefill_rows else 0
-        decode = limits.decode_blocks, limits.all_decode_blocks
-        prefill = limits.prefill_blocks, limits.all_prefill_blocks
-        rows = limits.max_num_seqs
-        self._rows = _Axis("decode rows", grids.decode_rows, rows, rows)
-        self._blocks = _Axis("decode blocks", grids.decode_blocks, *decode)
-        self._tokens = _Axis("tokens", grids.prefill_tokens, tokens, tokens)
-        self._context = _Axis("prefill blocks", grids.prefill_blocks, *prefill)
-        self._mixed_blocks = _Axis("decode blocks", grids.mixed_decode_blocks, *decode)
-        self._mixed_context = _Axis("prefill blocks", grids.mixed_prefill_blocks, *prefill)
-        self.row_buckets: Grid = geometric(1, rows)
-        self._known: dict[tuple[int, int, int, int], GraphKey] = {}
+        self.cost = cost
+        self.row_buckets: Grid = geometric(1, limits.max_num_seqs)
+        chosen = sorted(set(strategy.keys(limits, cost)), key=lambda key: (cost(key), key))
+        # Steps with cached context, with prefill but without, and with decode rows only.
+        self._covers: dict[str, Cover] = {}
+        for name, largest in _largest_sizes(limits).items():
+            entries = [(_sizes(key), key) for key in chosen if _cover_name(key) == name]
+            if entries:
+                self._covers[name] = Cover(entries)
+            if not entries or self._covers[name].find(largest) is None:
+                raise ValueError(
+                    f"No {name} key of the strategy {strategy.name} covers {largest}, the largest "
+                    "sizes within the limits. Correct the strategy."
+                )
 
     @classmethod
-    def from_settings(cls, limits: Limits, settings: PlanSettings) -> Self:
-        """The plan of the user's strategy.
+    def from_settings(
+        cls, limits: Limits, settings: PlanSettings, model: ModelShape | None = None
+    ) -> Self:
+        """The plan of the user's strategy; without a ``model``, launches cost ``padded_work``.
 
         Raises ConfigurationError for bucket variables that contradict each other or ``limits``.
         """
         from vllm_hpu.shapes.strategies import strategy_named
 
         strategy = strategy_named(settings.bucketing_strategy, settings.bucket_variables)
-        return cls(limits, strategy)
+        if model is None:
+            return cls(limits, strategy)
+        return cls(limits, strategy, CostModel(model, limits.block_size, limits.query_len).price)
 
     def dispatch(self, step: Step) -> GraphKey:
-        """The key ``step`` is launched with: in every dimension the smallest size that holds it.
+        """The key ``step`` is launched with: the cheapest of those that cover it.
 
-        A step without rows maps to the smallest decode key. Raises ValueError for a step larger
-        than the limits allow.
+        A step without rows maps to the cheapest decode key. A step with more blocks than the plan
+        reaches up to gets a key outside it. Raises ValueError for a step larger than the limits
+        allow.
         """
-        if not step.prefill_rows:
-            rows = self._rows.index(step.decode_rows)
-            blocks = self._blocks.index(step.decode_blocks)
-            cell = (0, rows, blocks, 0)
-        elif not step.decode_rows:
-            tokens = self._tokens.index(step.tokens)
-            context = self._context.index(step.prefill_blocks) + 1 if step.prefill_blocks else 0
-            cell = (1, tokens, 0, context)
-        else:
-            tokens = self._tokens.index(step.tokens)
-            blocks = self._mixed_blocks.index(step.decode_blocks)
-            context = (
-                self._mixed_context.index(step.prefill_blocks) + 1 if step.prefill_blocks else 0
-            )
-            cell = (2, tokens, blocks, context)
-        key = self._known.get(cell)
+        name = _cover_name(step)
+        key = self._covers[name].find(_sizes(step)) if name in self._covers else None
         if key is None:
-            key = self._known[cell] = self._key(*cell)
-        if step.decode_tokens > key.tokens:
+            key = self._outside(step)
+        if step.tokens > key.tokens:
             raise ValueError(
                 f"A step has {step.decode_tokens} tokens in {step.decode_rows} decode rows, more "
                 f"than {self.limits.query_len} each. Rows with more tokens are prefill rows."
             )
         return key
 
-    def _key(self, kind: int, first: int, blocks: int, context: int) -> GraphKey:
-        limits = self.limits
-        if kind == 0:
-            rows = self._rows.sizes[first]
-            tokens = min(rows * limits.query_len, limits.max_num_batched_tokens)
-            return GraphKey(tokens, rows, self._blocks.sizes[blocks], False, 0)
-        tokens = self._tokens.sizes[first]
-        if kind == 1:
-            return GraphKey(tokens, 0, 0, True, self._context.sizes[context - 1] if context else 0)
-        return GraphKey(
-            tokens,
-            min(limits.max_num_seqs, tokens),
-            self._mixed_blocks.sizes[blocks],
-            True,
-            self._mixed_context.sizes[context - 1] if context else 0,
-        )
+    def _outside(self, step: Step) -> GraphKey:
+        """A key for more blocks than planned: doubled until they fit, so that few such keys occur.
+
+        Raises ValueError for more than the limits allow.
+        """
+        of = self.limits
+        if not step.prefill_rows:
+            rows, blocks = self._covers["decode"].axes
+            return decode_key(
+                of,
+                _ceiling("decode rows", step.decode_rows, rows),
+                _ceiling("decode blocks", step.decode_blocks, blocks, of.all_decode_blocks),
+            )
+        name = _cover_name(step)
+        tokens = _ceiling("tokens", step.tokens, self._axis(name, 0))
+        decode = context = 0
+        if step.decode_rows:
+            axis = self._axis(name, 1)
+            decode = _ceiling("decode blocks", step.decode_blocks, axis, of.all_decode_blocks)
+        if step.prefill_blocks:
+            axis = self._axis(name, 2)
+            context = _ceiling("prefill blocks", step.prefill_blocks, axis, of.all_prefill_blocks)
+        return prefill_key(of, tokens, decode, context)
+
+    def _axis(self, name: str, dimension: int) -> Sizes:
+        return self._covers[name].axes[dimension] if name in self._covers else ()
 
     @property
     def max_tokens(self) -> int:
@@ -157,47 +142,20 @@ class ShapePlan:
         First the covering set, then decode, prefill and mixed keys, each from large to small, so
         that the most memory is needed first.
         """
-        found = sorted(self._reachable(), reverse=True)
-        covering = _largest(found)
-        rest = [key for key in found if key not in set(covering)]
+        found = sorted(self._witness_of, reverse=True)
+        covering = _uncontained(found)
+        first = set(covering)
+        rest = [key for key in found if key not in first]
         rest.sort(key=lambda key: _KINDS.index(key.kind))
         return (*covering, *rest)
 
     @cached_property
     def covering(self) -> tuple[GraphKey, ...]:
         """The keys no other key contains: with these alone every step has a graph."""
-        return _largest(sorted(self.keys, reverse=True))
+        return _uncontained(sorted(self.keys, reverse=True))
 
     def __contains__(self, key: object) -> bool:
-        return key in self._planned
-
-    @cached_property
-    def _planned(self) -> frozenset[GraphKey]:
-        return frozenset(self.keys)
-
-    def _reachable(self) -> Iterator[GraphKey]:
-        """The image of dispatch: the key of a witness for every cell of the grids that has one."""
-        for step in self._witnesses():
-            yield self.dispatch(step)
-
-    def _witnesses(self) -> Iterator[Step]:
-        limits = self.limits
-        nothing = (0, 0)
-        for rows in self._rows.cells():
-            for blocks in self._blocks.cells():
-                step = decode_step(limits, Box(rows, blocks, nothing, None))
-                if step is not None:
-                    yield step
-        for tokens in self._tokens.cells():
-            for context in (None, *self._context.cells()):
-                step = prefill_step(limits, Box(nothing, nothing, tokens, context))
-                if step is not None:
-                    yield step
-            for blocks in self._mixed_blocks.cells():
-                for context in (None, *self._mixed_context.cells()):
-                    step = mixed_step(limits, Box(nothing, blocks, tokens, context))
-                    if step is not None:
-                        yield step
+        return key in self._witness_of
 
     def witness(self, key: GraphKey) -> Step:
         """A step that dispatches to ``key``. Raises KeyError if the plan has no such key."""
@@ -205,7 +163,15 @@ class ShapePlan:
 
     @cached_property
     def _witness_of(self) -> dict[GraphKey, Step]:
-        return {self.dispatch(step): step for step in self._witnesses()}
+        """The image of dispatch: keys with a cell that a step can reach, and the largest such."""
+        found: dict[GraphKey, Step] = {}
+        for cover in self._covers.values():
+            for cell in cover.cells():
+                if cell.key not in found:
+                    step = _step_in(self.limits, cell)
+                    if step is not None:
+                        found[cell.key] = step
+        return found
 
     def rows(self, number: int) -> int:
         """``number`` of rows padded to a row bucket: what per-row work such as sampling runs on."""
@@ -219,42 +185,93 @@ class ShapePlan:
 
     def describe(self) -> str:
         """A table for the log: how many graphs of which kind, and the sizes they combine."""
-        counts = dict.fromkeys(_KINDS, 0)
-        for key in self.keys:
-            counts[key.kind] += 1
-        grids = {
-            "decode": f"rows {_listed(self._rows)}; blocks {_listed(self._blocks)}",
-            "prefill": f"tokens {_listed(self._tokens)}; blocks 0, {_listed(self._context)}",
-            "mixed": f"tokens as prefill; decode blocks {_listed(self._mixed_blocks)}; "
-            f"prefill blocks 0, {_listed(self._mixed_context)}",
-        }
         lines = [f"Shape plan: {len(self.keys)} graphs, strategy {self.strategy.name}"]
-        lines += [f"  {kind:<8}{counts[kind]:>6}  {grids[kind]}" for kind in _KINDS if counts[kind]]
+        for kind in _KINDS:
+            keys = [key for key in self.keys if key.kind == kind]
+            if not keys:
+                continue
+            sizes = {
+                "rows": [key.decode_rows for key in keys if kind == "decode"],
+                "tokens": [key.tokens for key in keys if kind != "decode"],
+                "decode blocks": [key.decode_blocks for key in keys if kind != "prefill"],
+                "prefill blocks": [key.prefill_blocks for key in keys if kind != "decode"],
+            }
+            listed = "; ".join(f"{name} {_listed(of)}" for name, of in sizes.items() if of)
+            lines.append(f"  {kind:<8}{len(keys):>6}  {listed}")
         return "\n".join(lines)
 
 
-def _largest(keys: list[GraphKey]) -> tuple[GraphKey, ...]:
+def _cover_name(what: Step | GraphKey) -> str:
+    prefill = what.has_prefill if isinstance(what, GraphKey) else what.prefill_rows > 0
+    if not prefill:
+        return "decode"
+    return "cached prefill" if what.prefill_blocks else "prefill"
+
+
+def _sizes(what: Step | GraphKey) -> Sizes:
+    """What decides whether a key of the same name covers a step.
+
+    Decode rows of a step with prefill rows are not listed: its keys have as many as fit.
+    """
+    name = _cover_name(what)
+    if name == "decode":
+        return what.decode_rows, what.decode_blocks
+    if name == "prefill":
+        return what.tokens, what.decode_blocks
+    return what.tokens, what.decode_blocks, what.prefill_blocks
+
+
+def _largest_sizes(limits: Limits) -> dict[str, Sizes]:
+    """The sizes of the largest steps of every name that can occur."""
+    largest: dict[str, Sizes] = {"decode": (limits.max_num_seqs, limits.decode_blocks)}
+    if limits.prefill_rows:
+        largest["prefill"] = limits.step_tokens, limits.mixed_blocks
+        largest["cached prefill"] = *largest["prefill"], limits.prefill_blocks
+    return largest
+
+
+def _step_in(limits: Limits, cell: Cell) -> Step | None:
+    """A step inside ``cell``, or None if there is none; one with decode rows if possible."""
+    bounds = [(max(0, low), high) for low, high in zip(cell.low, cell.high, strict=True)]
+    nothing = (0, 0)
+    if not cell.key.has_prefill:
+        rows, blocks = bounds
+        return decode_step(limits, Box(rows, blocks, nothing, None))
+    tokens, blocks, *cached = bounds
+    context = cached[0] if cached else None
+    step = mixed_step(limits, Box(nothing, blocks, tokens, context)) if blocks[1] else None
+    if step is None and cell.low[1] < 0:
+        step = prefill_step(limits, Box(nothing, nothing, tokens, context))
+    return step
+
+
+def _uncontained(keys: list[GraphKey]) -> tuple[GraphKey, ...]:
     """The keys of ``keys`` (largest first) that no other one contains."""
     largest: list[GraphKey] = []
     for key in keys:
-        if not any(_contains(other, key) for other in largest):
+        if not any(other.contains(key) for other in largest):
             largest.append(key)
     return tuple(sorted(largest, key=lambda key: _KINDS.index(key.kind)))
 
 
-def _contains(outer: GraphKey, inner: GraphKey) -> bool:
-    return (
-        outer.kind == inner.kind
-        and outer.tokens >= inner.tokens
-        and outer.decode_rows >= inner.decode_rows
-        and outer.decode_blocks >= inner.decode_blocks
-        and outer.prefill_blocks >= inner.prefill_blocks
-        and (outer.prefill_blocks > 0) == (inner.prefill_blocks > 0)
+def _ceiling(name: str, size: int, axis: Sizes, possible: int = 0) -> int:
+    """The smallest size of ``axis``, or doubled beyond it up to ``possible``, that holds ``size``.
+
+    Raises ValueError if there is none.
+    """
+    end = axis[-1] if axis else 0
+    beyond = geometric(2 * end, possible) if possible > end else ()
+    for found in (*axis, *beyond):
+        if found >= size:
+            return found
+    raise ValueError(
+        f"A step has {size} {name}, more than any step within the limits ({max(end, possible)}). "
+        "The limits of the shape plan and those of the scheduler differ."
     )
 
 
-def _listed(axis: _Axis) -> str:
-    sizes = [str(size) for size in axis.planned]
-    if len(sizes) > 12:
-        sizes = [*sizes[:5], "...", *sizes[-3:]]
-    return ", ".join(sizes)
+def _listed(sizes: Iterable[int]) -> str:
+    shown = [str(size) for size in sorted(set(sizes))]
+    if len(shown) > 12:
+        shown = [*shown[:5], "...", *shown[-3:]]
+    return ", ".join(shown)

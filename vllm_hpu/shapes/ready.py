@@ -3,9 +3,12 @@
 from bisect import insort
 from collections.abc import Callable, Iterable
 
+from vllm_hpu.shapes.cost import padded_work
 from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.plan import ShapePlan
 from vllm_hpu.shapes.step import Step
+
+__all__ = ["MEMO", "ReadySet", "padded_work"]
 
 # Steps whose graph is remembered; a decode batch repeats few of them for long.
 MEMO = 4096
@@ -62,13 +65,3 @@ class ReadySet:
                 self._stand_ins.clear()
             self._stand_ins[step] = stand_in
         return stand_in
-
-
-def padded_work(key: GraphKey) -> float:
-    """Work of a launch, counted in attention of one token over one KV block.
-
-    A token's matrix products weigh as much as its attention over about 200 blocks: per layer 24 h²
-    operations against 4 · 128 · h for a block of 128 tokens, with a hidden size h of 4096.
-    """
-    seen_by_each = key.prefill_blocks or (key.tokens / 128 if key.has_prefill else 0)
-    return key.tokens * (200 + seen_by_each) + key.decode_blocks

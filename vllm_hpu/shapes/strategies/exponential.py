@@ -1,7 +1,11 @@
 """Exponential grids: sizes double, so at most half of a graph's work is padding."""
 
+from collections.abc import Iterable
+
 from vllm_hpu.shapes.grid import Grid, Grids, geometric, power_of_two
+from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.limits import Limits
+from vllm_hpu.shapes.plan import Cost
 
 _FIRST_TOKENS = 32  # a shorter prompt is padded to this: smaller graphs save no time on the card
 _FIRST_CONTEXT_TOKENS = 1024  # the least that cached context is padded to, in whole blocks
@@ -17,6 +21,9 @@ class Exponential:
     """
 
     name = "exponential"
+
+    def keys(self, limits: Limits, cost: Cost) -> Iterable[GraphKey]:
+        return self.grids(limits).keys(limits)
 
     def grids(self, limits: Limits) -> Grids:
         tokens = limits.step_tokens if limits.prefill_rows else 0

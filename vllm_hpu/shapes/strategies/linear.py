@@ -1,11 +1,13 @@
 """Linear grids: equal steps between a minimum and a maximum, each set by a variable."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.shapes.grid import Grid, Grids, geometric
+from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.limits import Limits
+from vllm_hpu.shapes.plan import Cost
 from vllm_hpu.shapes.strategies.exponential import mixed_decode_blocks, mixed_prefill_blocks
 
 
@@ -42,6 +44,9 @@ class Linear:
 
     def __init__(self, variables: Mapping[str, int] | None = None) -> None:
         self.variables = dict(variables or {})
+
+    def keys(self, limits: Limits, cost: Cost) -> Iterable[GraphKey]:
+        return self.grids(limits).keys(limits)
 
     def grids(self, limits: Limits) -> Grids:
         size = limits.block_size
