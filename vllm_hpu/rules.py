@@ -13,6 +13,7 @@ from vllm.config.compilation import CUDAGraphMode
 from vllm.logger import init_logger
 
 from vllm_hpu.errors import ConfigurationError, UnsupportedFeatureError
+from vllm_hpu.runner.plan import BLOCK_SIZE
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 logger = init_logger("vllm.plugins.vllm_hpu.rules")
 
 Rule = Callable[["VllmConfig"], None]
-
-BLOCK_SIZE = 128
 
 
 def report_settings(config: VllmConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_hpu.settings import settings
@@ -11,28 +12,43 @@ from vllm_hpu.shapes.plan import ShapePlan
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+# Tokens of a KV block, the size Gaudi's paged attention is made for.
+BLOCK_SIZE = 128
 # Elements of one head's score mask in a planned prefill: half a GiB in bfloat16.
 MAX_PREFILL_SCORES = 1 << 28
 
 
-def limits_of(config: VllmConfig) -> Limits:
-    """The bounds that every step of this engine obeys.
+def engine_limits(
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    max_model_len: int,
+    block_size: int,
+    query_len: int = 1,
+    num_blocks: int | None = None,
+) -> Limits:
+    """The bounds that every step of an engine with these limits obeys.
 
     Attention from a prefill is over the product of its tokens and the context of all prefill rows;
     planned contexts end where that product would exceed ``MAX_PREFILL_SCORES``. Rows that together
-    have more are rare, and compile when they come.
+    have more are rare, and compile when they come. ``num_blocks`` ends the plan at so many KV
+    blocks of decode and of prefill rows; see ``Limits`` for what that leaves out.
     """
-    scheduler = config.scheduler_config
-    block_size = config.cache_config.block_size
-    longest = -(-config.model_config.max_model_len // block_size)
-    affordable = MAX_PREFILL_SCORES // (scheduler.max_num_batched_tokens * block_size)
-    return Limits(
-        max_num_seqs=scheduler.max_num_seqs,
-        max_num_batched_tokens=scheduler.max_num_batched_tokens,
-        max_model_len=config.model_config.max_model_len,
-        block_size=block_size,
-        query_len=1 + config.num_speculative_tokens,
-        max_prefill_blocks=min(scheduler.max_num_seqs * longest, max(longest, affordable)),
+    plain = Limits(max_num_seqs, max_num_batched_tokens, max_model_len, block_size, query_len)
+    affordable = MAX_PREFILL_SCORES // (max_num_batched_tokens * block_size)
+    context = min(max_num_seqs * plain.blocks_per_row, max(plain.blocks_per_row, affordable))
+    if num_blocks is not None:
+        context = min(context, num_blocks)
+    return replace(plain, max_decode_blocks=num_blocks, max_prefill_blocks=context)
+
+
+def limits_of(config: VllmConfig) -> Limits:
+    """The bounds that every step of this engine obeys."""
+    return engine_limits(
+        config.scheduler_config.max_num_seqs,
+        config.scheduler_config.max_num_batched_tokens,
+        config.model_config.max_model_len,
+        config.cache_config.block_size,
+        1 + config.num_speculative_tokens,
     )
 
 
