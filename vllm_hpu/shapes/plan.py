@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Protocol, Self
 
 from vllm_hpu.shapes.cost import CostModel, padded_work
-from vllm_hpu.shapes.cover import Cell, Cover, Sizes
+from vllm_hpu.shapes.cover import Cell, Cover, Sizes, kind_of, sizes_of
 from vllm_hpu.shapes.grid import Grid, geometric
 from vllm_hpu.shapes.key import GraphKey, decode_key, prefill_key
 from vllm_hpu.shapes.limits import Limits
@@ -60,8 +60,8 @@ class ShapePlan:
         chosen = sorted(set(strategy.keys(limits, cost)), key=lambda key: (cost(key), key))
         # Steps with cached context, with prefill but without, and with decode rows only.
         self._covers: dict[str, Cover] = {}
-        for name, largest in _largest_sizes(limits).items():
-            entries = [(_sizes(key), key) for key in chosen if _cover_name(key) == name]
+        for name, largest in largest_sizes(limits).items():
+            entries = [(sizes_of(key), key) for key in chosen if kind_of(key) == name]
             if entries:
                 self._covers[name] = Cover(entries)
             if not entries or self._covers[name].find(largest) is None:
@@ -92,8 +92,8 @@ class ShapePlan:
         reaches up to gets a key outside it. Raises ValueError for a step larger than the limits
         allow.
         """
-        name = _cover_name(step)
-        key = self._covers[name].find(_sizes(step)) if name in self._covers else None
+        name = kind_of(step)
+        key = self._covers[name].find(sizes_of(step)) if name in self._covers else None
         if key is None:
             key = self._outside(step)
         if step.tokens > key.tokens:
@@ -116,7 +116,7 @@ class ShapePlan:
                 _ceiling("decode rows", step.decode_rows, rows),
                 _ceiling("decode blocks", step.decode_blocks, blocks, of.all_decode_blocks),
             )
-        name = _cover_name(step)
+        name = kind_of(step)
         tokens = _ceiling("tokens", step.tokens, self._axis(name, 0))
         decode = context = 0
         if step.decode_rows:
@@ -201,27 +201,7 @@ class ShapePlan:
         return "\n".join(lines)
 
 
-def _cover_name(what: Step | GraphKey) -> str:
-    prefill = what.has_prefill if isinstance(what, GraphKey) else what.prefill_rows > 0
-    if not prefill:
-        return "decode"
-    return "cached prefill" if what.prefill_blocks else "prefill"
-
-
-def _sizes(what: Step | GraphKey) -> Sizes:
-    """What decides whether a key of the same name covers a step.
-
-    Decode rows of a step with prefill rows are not listed: its keys have as many as fit.
-    """
-    name = _cover_name(what)
-    if name == "decode":
-        return what.decode_rows, what.decode_blocks
-    if name == "prefill":
-        return what.tokens, what.decode_blocks
-    return what.tokens, what.decode_blocks, what.prefill_blocks
-
-
-def _largest_sizes(limits: Limits) -> dict[str, Sizes]:
+def largest_sizes(limits: Limits) -> dict[str, Sizes]:
     """The sizes of the largest steps of every name that can occur."""
     largest: dict[str, Sizes] = {"decode": (limits.max_num_seqs, limits.decode_blocks)}
     if limits.prefill_rows:
