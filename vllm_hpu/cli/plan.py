@@ -1,0 +1,152 @@
+"""``vllm-hpu plan``: the graphs a server would compile, and what they would cost."""
+
+import argparse
+import json
+from pathlib import Path
+
+from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.observe import plan_report
+from vllm_hpu.observe.comparison import Comparison, Question, compare
+from vllm_hpu.observe.model_folder import ModelFolder
+from vllm_hpu.observe.plan_plot import SUFFIXES
+from vllm_hpu.observe.server_limits import CARDS, ServerLimits
+from vllm_hpu.settings import settings
+from vllm_hpu.shapes.strategies import NAMES
+
+DESCRIPTION = """\
+Show the plan of shapes that a server would compile for MODEL: how many graphs of which kind, how
+much of their work is padding under some traffic, how long warm-up takes and how much device memory
+the graphs keep. Times and bytes are predictions unless an earlier start has measured them; each
+names its source. Nothing is compiled, no card is needed, and only MODEL/config.json is read.
+
+Limits that are not given are those that `vllm serve` would take on the card. The variables that a
+server reads (VLLM_BUCKETING_STRATEGY, VLLM_*_BUCKET_*, PT_HPU_RECIPE_CACHE_CONFIG) apply.
+"""
+
+EXAMPLES = """\
+examples:
+  vllm-hpu plan models/demo
+  vllm-hpu plan /models/llama-8b --max-model-len 32768 --max-num-seqs 256 --plot plan.png
+  vllm-hpu plan /models/llama-8b --strategy lin --profile traffic.json --json
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to those of ``vllm-hpu``."""
+    parser = commands.add_parser(
+        "plan",
+        help="show which graphs a server would compile, and what they would cost",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("model", metavar="MODEL", type=Path, help="folder with a config.json")
+    limits = parser.add_argument_group("limits of the server, named as in vllm serve")
+    for flag, meaning in (
+        ("--max-num-seqs", "requests computed together"),
+        ("--max-num-batched-tokens", "tokens of a step"),
+        ("--max-model-len", "tokens of the longest request"),
+        ("--block-size", "tokens of a KV block"),
+        ("--tensor-parallel-size", "cards that share the model"),
+        ("--num-speculative-tokens", "draft tokens of a decode row"),
+    ):
+        limits.add_argument(flag, metavar="N", type=_positive, help=meaning)
+    limits.add_argument(
+        "--num-blocks",
+        metavar="N",
+        type=_positive,
+        help="end the plan at N KV blocks in decode rows and in prefill rows. A server does not: "
+        "rows that share a cached prefix count its blocks several times",
+    )
+    parser.add_argument("--card", choices=CARDS, default="gaudi3", help="default: %(default)s")
+    parser.add_argument(
+        "--strategy",
+        choices=NAMES,
+        help="how sizes are chosen: "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in NAMES.items())
+        + ". Default: what VLLM_BUCKETING_STRATEGY says",
+    )
+    parser.add_argument(
+        "--profile", metavar="FILE", type=Path, help="recorded traffic (VLLM_HPU_RECORD_PROFILE)"
+    )
+    parser.add_argument(
+        "--budget-graphs",
+        metavar="N",
+        type=_positive,
+        help="warm-up ends after N graphs; steps of the others run in larger ones",
+    )
+    parser.add_argument(
+        "--manifest",
+        metavar="FILE",
+        type=Path,
+        help="what an earlier start has measured of its graphs. Default: the one file beside the "
+        "recipe cache (PT_HPU_RECIPE_CACHE_CONFIG) that fits the plan",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    output.add_argument(
+        "--plot",
+        metavar="FILE",
+        type=_plot_file,
+        help=f"draw the strategies compared; {' or '.join(SUFFIXES)} by the file's suffix",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print what ``options`` ask for. Raises ConfigurationError for what cannot be planned."""
+    model = ModelFolder.read(options.model)
+    server = ServerLimits.of(
+        model.max_model_len,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_model_len=options.max_model_len,
+        block_size=options.block_size,
+        speculative_tokens=options.num_speculative_tokens or 0,
+        num_blocks=options.num_blocks,
+    )
+    question = Question(
+        model=model,
+        server=server,
+        card=CARDS[options.card],
+        ranks=options.tensor_parallel_size or 1,
+        strategy=options.strategy or settings().bucketing_strategy,
+        profile=options.profile,
+        budget_graphs=options.budget_graphs,
+        manifest=options.manifest,
+    )
+    comparison = compare(question)
+    if options.json:
+        print(json.dumps(plan_report.as_json(comparison), indent=1))
+    else:
+        print(plan_report.as_text(comparison))
+    if options.plot:
+        _draw(comparison, options.plot, say=not options.json)
+
+
+def _draw(comparison: Comparison, file: Path, say: bool) -> None:
+    from vllm_hpu.observe.plan_plot import draw
+
+    try:
+        draw(comparison, file)
+    except OSError as error:
+        raise ConfigurationError(f"The plot {file} cannot be written", str(error)) from None
+    if say:
+        print(f"\nPlot: {file}")
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def _plot_file(text: str) -> Path:
+    file = Path(text)
+    if file.suffix.lower() not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text!r} ends neither in {' nor in '.join(SUFFIXES)}")
+    return file

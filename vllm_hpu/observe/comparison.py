@@ -1,0 +1,175 @@
+"""One model, one server, one traffic: the plans of all strategies side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.execution.manifest import GraphRecord
+from vllm_hpu.observe.forecast import Forecast, GraphPrices, Steps, forecast, padding_by_graphs
+from vllm_hpu.observe.measured import find_records
+from vllm_hpu.observe.model_folder import ModelFolder
+from vllm_hpu.observe.server_limits import ServerLimits
+from vllm_hpu.settings import Settings, settings
+from vllm_hpu.shapes.cost import Card, CostModel
+from vllm_hpu.shapes.limits import Limits
+from vllm_hpu.shapes.mix import default_traffic
+from vllm_hpu.shapes.plan import ShapePlan
+from vllm_hpu.shapes.simulate import steps_of
+from vllm_hpu.shapes.step import Step
+from vllm_hpu.shapes.strategies import NAMES
+from vllm_hpu.shapes.traffic import Traffic
+
+_ASSUMED = (
+    "an assumption: chats, chats with a cached history and a few documents, with any number of "
+    "requests in flight (VLLM_HPU_RECORD_PROFILE records yours for --profile)"
+)
+# Plans up to this size are followed graph by graph; warm-up's order is quadratic in their number.
+_FOLLOWED_GRAPHS = 2000
+_STOPS = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked.
+
+    ranks          tensor-parallel ranks; each computes its share of the model
+    strategy       the strategy to show in full
+    profile        a traffic profile, None for an assumed chat
+    budget_graphs  graphs after which warm-up ends, None for all
+    manifest       what an earlier start has measured, None to look beside the recipe cache
+    """
+
+    model: ModelFolder
+    server: ServerLimits
+    card: Card
+    ranks: int
+    strategy: str
+    profile: Path | None = None
+    budget_graphs: int | None = None
+    manifest: Path | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answer.
+
+    traffic    in words
+    steps      the traffic's steps, with their shares
+    chosen     the forecast of the strategy asked for
+    forecasts  of every strategy that can be planned, by name
+    refused    why the others cannot, by name
+    paths      (graphs, share of padding) while warm-up goes on, by name
+    budgeted   the last point of the chosen path within the budget; None without a budget
+    prices     what a graph takes
+    """
+
+    question: Question
+    traffic: str
+    steps: Steps
+    chosen: Forecast
+    forecasts: Mapping[str, Forecast]
+    refused: Mapping[str, str]
+    paths: Mapping[str, list[tuple[int, float]]]
+    budgeted: tuple[int, float] | None
+    prices: GraphPrices
+
+
+def compare(question: Question) -> Comparison:
+    """Plan for ``question`` with its strategy and, for comparison, with all others.
+
+    Raises:
+        ConfigurationError: the profile or the manifest cannot be read, or the strategy asked for
+            cannot plan for these limits.
+    """
+    limits = question.server.limits
+    shape = question.model.shape.shard(question.ranks)
+    cost = CostModel(shape, limits.block_size, limits.query_len, question.card)
+    if question.profile is None:
+        servers, words = default_traffic(limits), _ASSUMED
+    else:
+        servers, words = [Traffic.read(question.profile)], f"the profile {question.profile}"
+    steps = _steps(servers, limits)
+    plans, refused = _plans(question)
+    chosen = plans[question.strategy]
+    prices = _prices(question, chosen)
+    forecasts = {name: forecast(plan, steps, cost, prices) for name, plan in plans.items()}
+    stops = (*_STOPS, question.budget_graphs or 0)
+    paths = {
+        name: padding_by_graphs(plan, steps, cost, stops)
+        for name, plan in plans.items()
+        if len(plan.keys) <= _FOLLOWED_GRAPHS
+    }
+    return Comparison(
+        question,
+        words,
+        steps,
+        forecasts[question.strategy],
+        forecasts,
+        refused,
+        paths,
+        _within(question.budget_graphs, chosen, paths.get(question.strategy, [])),
+        prices,
+    )
+
+
+def _steps(servers: Sequence[Traffic], limits: Limits) -> Steps:
+    """The steps of all ``servers``, each as important as the others."""
+    steps: dict[Step, float] = {}
+    for server in servers:
+        for step, share in steps_of(server, limits).items():
+            steps[step] = steps.get(step, 0.0) + share / len(servers)
+    return steps
+
+
+def _plans(question: Question) -> tuple[dict[str, ShapePlan], dict[str, str]]:
+    plans, refused = {}, {}
+    for name in NAMES:
+        try:
+            plans[name] = ShapePlan.from_settings(
+                question.server.limits, _settings_of(question, name)
+            )
+        except ConfigurationError as error:
+            if name == question.strategy:
+                raise
+            refused[name] = str(error)
+    return plans, refused
+
+
+def _settings_of(question: Question, strategy: str) -> Settings:
+    """The environment's settings with what the command line changes."""
+    return replace(settings(), bucketing_strategy=strategy)
+
+
+def _prices(question: Question, plan: ShapePlan) -> GraphPrices:
+    records: Mapping[str, GraphRecord] | None
+    records, file = find_records(question.manifest, settings().recipe_cache, plan)
+    if not records:
+        return GraphPrices({})
+    known = sum(str(key) in records for key in plan.keys)
+    return GraphPrices(
+        records,
+        f"measured at an earlier start for {known} of the {len(plan.keys)} graphs ({file}); the "
+        f"others are predicted to take their mean",
+    )
+
+
+def _within(
+    budget: int | None, plan: ShapePlan, path: list[tuple[int, float]]
+) -> tuple[int, float] | None:
+    if budget is None or budget >= len(plan.keys):
+        return None
+    if budget < len(plan.covering):
+        raise ConfigurationError(
+            f"--budget-graphs {budget} is below {len(plan.covering)}",
+            "So many graphs are needed for every step to have one",
+            f"Use --budget-graphs {len(plan.covering)} or more",
+        )
+    reached = [point for point in path if point[0] <= budget]
+    if not reached:
+        raise ConfigurationError(
+            f"--budget-graphs cannot be shown for a plan of {len(plan.keys)} graphs",
+            f"Warm-up is only followed for plans of up to {_FOLLOWED_GRAPHS}",
+            "Choose a strategy with fewer graphs, for example --strategy exp",
+        )
+    return reached[-1]

@@ -1,0 +1,175 @@
+"""A comparison of plans as text for people and as JSON for programs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vllm_hpu.observe.comparison import Comparison
+from vllm_hpu.observe.forecast import Forecast, WarmUpForecast
+
+_GIB = 1 << 30
+_FLAGS = {
+    "max-num-seqs": "max_num_seqs",
+    "max-num-batched-tokens": "max_num_batched_tokens",
+    "max-model-len": "max_model_len",
+    "block-size": "block_size",
+}
+
+
+def as_text(comparison: Comparison) -> str:
+    """The tables of ``vllm-hpu plan``, without a final newline."""
+    question, chosen = comparison.question, comparison.chosen
+    model, shape = question.model, question.model.shape
+    cards = f"{question.ranks} x " if question.ranks > 1 else ""
+    parts = [
+        f"{model.path}: {model.architecture}, {shape.layers} layers of {shape.hidden}, "
+        f"planned for {cards}{question.card.name}",
+        _limits(comparison),
+        f"Traffic: {comparison.traffic}.",
+        f"Strategy {question.strategy}\n" + _kinds(chosen),
+        _warm_up(comparison),
+        "All strategies on this traffic\n" + _strategies(comparison),
+        f"Sources\n"
+        f"  padding: the operations of this model's forward, counted by formula\n"
+        f"  warm-up and memory: {comparison.prices.source}",
+    ]
+    return "\n\n".join(parts)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """The same figures. Shares are from 0 to 1, times in seconds, memory in bytes."""
+    question = comparison.question
+    chosen = comparison.chosen
+    return {
+        "model": {
+            "path": str(question.model.path),
+            "architecture": question.model.architecture,
+            "sizes": asdict(question.model.shape),
+        },
+        "card": {"name": question.card.name, "source": question.card.source},
+        "tensor_parallel_size": question.ranks,
+        "limits": asdict(question.server.limits),
+        "limits_from": question.server.origins,
+        "traffic": comparison.traffic,
+        "strategy": question.strategy,
+        "graphs": [
+            {"kind": key.kind, "covering": key in set(chosen.plan.covering), **asdict(key)}
+            for key in chosen.plan.keys
+        ],
+        "kinds": [asdict(kind) | {"padding": kind.padding} for kind in chosen.kinds],
+        "budget": comparison.budgeted
+        and dict(zip(("graphs", "padding"), comparison.budgeted, strict=True)),
+        "strategies": {
+            name: {
+                "padding": forecast.padding,
+                "warm_up": asdict(forecast.warm_up),
+                "before_serving": asdict(forecast.first),
+                "padding_by_graphs": comparison.paths.get(name),
+            }
+            for name, forecast in comparison.forecasts.items()
+        },
+        "strategies_refused": dict(comparison.refused),
+        "warm_up_source": comparison.prices.source,
+    }
+
+
+def _limits(comparison: Comparison) -> str:
+    server = comparison.question.server
+    rows = [
+        (f"--{flag}", f"{getattr(server.limits, name)}", server.origins[flag])
+        for flag, name in _FLAGS.items()
+    ]
+    if server.limits.query_len > 1:
+        rows.append(("--num-speculative-tokens", f"{server.limits.query_len - 1}", "given"))
+    if server.limits.max_decode_blocks:
+        rows.append(("--num-blocks", f"{server.limits.max_decode_blocks}", "given"))
+    return "Limits\n" + table(rows, "lrl")
+
+
+def _kinds(forecast: Forecast) -> str:
+    rows = [("graphs of", "number", "share of steps", "padded FLOPs")]
+    for kind in forecast.kinds:
+        padding = percent(kind.padding) if kind.steps else "-"
+        rows.append((kind.kind, f"{kind.graphs:,}", percent(kind.steps), padding))
+    total = f"{forecast.warm_up.graphs:,}"
+    rows.append(("all", total, percent(1.0), percent(forecast.padding)))
+    return table(rows, "lrrr")
+
+
+def _warm_up(comparison: Comparison) -> str:
+    chosen = comparison.chosen
+    lines = [
+        "Warm-up",
+        f"  before the server answers: {_warm_up_words(chosen.first)}",
+        f"  with the rest, in idle gaps: {_warm_up_words(chosen.warm_up)}",
+    ]
+    if comparison.budgeted is not None:
+        graphs, padding = comparison.budgeted
+        lines.append(f"  if it ends after {graphs:,} graphs: {percent(padding)} padded FLOPs")
+    return "\n".join(lines)
+
+
+def _warm_up_words(warm_up: WarmUpForecast) -> str:
+    graphs = "1 graph" if warm_up.graphs == 1 else f"{warm_up.graphs:,} graphs"
+    return f"{graphs}, {duration(warm_up.seconds)}, {warm_up.bytes / _GIB:,.2f} GiB"
+
+
+def _strategies(comparison: Comparison) -> str:
+    rows = [("strategy", "graphs", "padded FLOPs", "warm-up", "memory of graphs")]
+    for name, forecast in comparison.forecasts.items():
+        rows.append(
+            (
+                name,
+                f"{forecast.warm_up.graphs:,}",
+                percent(forecast.padding),
+                duration(forecast.warm_up.seconds),
+                f"{forecast.warm_up.bytes / _GIB:,.1f} GiB",
+            )
+        )
+    lines = [table(rows, "lrrrr")]
+    lines += [f"  {name}: not planned. {why}" for name, why in comparison.refused.items()]
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[tuple[str, ...]], align: str) -> str:
+    """Columns as wide as needed, two blanks apart; ``align`` has an l or an r for each."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(align))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if side == "l" else cell.rjust(width)
+            for cell, width, side in zip(row, widths, align, strict=True)
+        ]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1.
+
+    >>> percent(0.1234), percent(0.0004), percent(0.0)
+    ('12.3 %', '0.04 %', '0 %')
+    """
+    if share and share < 0.001:
+        return f"{100 * share:.2f} %"
+    return f"{100 * share:.3g} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units.
+
+    >>> duration(0.25), duration(75), duration(5150), duration(433350)
+    ('0.2 s', '1 min 15 s', '1 h 26 min', '5 d 0 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
