@@ -23,9 +23,9 @@ variable. A variable that is set and has no effect is reported once.
 Booleans are `1`, `true`, `t`, `yes`, `y`, `on` or `0`, `false`, `f`, `no`, `n`, `off` and the empty
 string, in any case.
 
-Exponential plans (the default) take their sizes from the limits of the server and ignore the
-`VLLM_*_BUCKET_*` variables; with `VLLM_BUCKETING_STRATEGY=lin` the variables set them. The largest
-size is always the most that the limits need, so no step is without a graph.
+The `VLLM_*_BUCKET_*` variables set the sizes of the strategies `lin` and `pad`; the others ignore
+them. The largest size is always the most that the limits need, so no step is without a graph. How
+a plan comes about: [shapes.md](shapes.md).
 """
 
 _MEANING = {

@@ -6,7 +6,7 @@ The variables and their meaning are declared in ``vllm_hpu.variables``.
 import functools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -17,9 +17,12 @@ logger = logging.getLogger("vllm.plugins.vllm_hpu.settings")
 
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE = frozenset({"0", "false", "f", "no", "n", "off", ""})
+_FILE = "VLLM_BUCKETING_FROM_FILE"
 _READ = (Status.ACTIVE, Status.DEPRECATED)
 # Tells the processes of one server that their parent has already logged something.
 _LOGGED = "_VLLM_HPU_{}_LOGGED"
+METRICS_FOLDER = "_VLLM_HPU_METRICS"
+"""Tells the processes of one server where to write what they count."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,17 @@ class Settings:
     warmup_bytes        budget of warmed-up graphs, None for the default (VLLM_HPU_WARMUP_BYTES)
     warmup_load_seconds time between graphs compiled under load, 0 for none
                         (VLLM_HPU_WARMUP_LOAD_SECONDS)
+    record_profile      file to record traffic to, "" for none (VLLM_HPU_RECORD_PROFILE)
     recipe_cache        directory of the bridge's recipe cache, "" without one
                         (PT_HPU_RECIPE_CACHE_CONFIG)
     compile_fullgraph   torch.compile(fullgraph=...) (VLLM_T_COMPILE_FULLGRAPH)
-    bucketing_strategy  "exp" or "lin" (VLLM_BUCKETING_STRATEGY, VLLM_EXPONENTIAL_BUCKETING)
-    bucket_variables    the VLLM_*_BUCKET_{MIN,STEP,MAX} variables that are set, by current name
+    bucketing_strategy  "exp", "lin", "pad" or "opt" (VLLM_BUCKETING_STRATEGY,
+                        VLLM_EXPONENTIAL_BUCKETING), "file" with a bucketing_file
+    bucket_variables    the VLLM_*_BUCKET_{MIN,STEP,MAX,PAD_MAX,PAD_PERCENT} variables that are set,
+                        by current name
+    bucketing_file      lists sizes of graphs, "" without one (VLLM_BUCKETING_FROM_FILE)
+    traffic_profile     file of expected traffic, "" without one (VLLM_HPU_TRAFFIC_PROFILE)
+    plan_budget         of strategy "opt", "" for the default one (VLLM_HPU_PLAN_BUDGET)
     messages            what to tell the user about variables that do not do what they may expect
     """
 
@@ -49,10 +58,14 @@ class Settings:
     warmup_seconds: int | None
     warmup_bytes: int | None
     warmup_load_seconds: int
+    record_profile: str
     recipe_cache: str
     compile_fullgraph: bool
     bucketing_strategy: str
     bucket_variables: Mapping[str, int]
+    bucketing_file: str = ""
+    traffic_profile: str = ""
+    plan_budget: str = ""
     messages: tuple[str, ...] = ()
 
     @classmethod
@@ -68,11 +81,7 @@ class Settings:
         strategy = _strategy(environ)
         buckets = _buckets(environ)
         messages = [text for variable in known if (text := _message(variable, environ))]
-        if strategy == "exp" and buckets:
-            messages.append(
-                f"Ignored: {', '.join(sorted(buckets))}. Exponential sizes follow from the limits "
-                "of the server. Set VLLM_BUCKETING_STRATEGY=lin to use them."
-            )
+        messages += _ignored(strategy, buckets, environ)
         return cls(
             force=_text("VLLM_HPU_FORCE", environ),
             lazy_mode=_text("PT_HPU_LAZY_MODE", environ) == "1",
@@ -81,11 +90,15 @@ class Settings:
             warmup_seconds=_limit("VLLM_HPU_WARMUP_SECONDS", environ),
             warmup_bytes=_limit("VLLM_HPU_WARMUP_BYTES", environ),
             warmup_load_seconds=_limit("VLLM_HPU_WARMUP_LOAD_SECONDS", environ) or 0,
+            record_profile=_text("VLLM_HPU_RECORD_PROFILE", environ),
             # path, delete at start, size in MB, on NFS
             recipe_cache=environ.get("PT_HPU_RECIPE_CACHE_CONFIG", "").partition(",")[0].strip(),
             compile_fullgraph=_bool("VLLM_T_COMPILE_FULLGRAPH", environ),
             bucketing_strategy=strategy,
             bucket_variables=MappingProxyType(buckets),
+            bucketing_file=environ.get(_FILE, ""),
+            traffic_profile=environ.get("VLLM_HPU_TRAFFIC_PROFILE", ""),
+            plan_budget=environ.get("VLLM_HPU_PLAN_BUDGET", ""),
             messages=tuple(messages),
         )
 
@@ -138,6 +151,16 @@ def export(name: str, value: str) -> None:
     if given is not None and given != value:
         logger.warning("%s=%s is changed to %s: nothing else works on Gaudi.", name, given, value)
     os.environ[name] = value
+
+
+def metrics_folder() -> tuple[str, bool]:
+    """Where the workers of this server write their metrics, "" for nowhere.
+
+    The second value says whether it is prometheus_client's own folder for several processes
+    (PROMETHEUS_MULTIPROC_DIR), which vLLM reads by itself.
+    """
+    prometheus = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    return prometheus or os.environ.get(METRICS_FOLDER, ""), bool(prometheus)
 
 
 def register_with_vllm() -> None:
@@ -212,6 +235,8 @@ def _limit(name: str, environ: Mapping[str, str]) -> int | None:
 def _strategy(environ: Mapping[str, str]) -> str:
     name, old = "VLLM_BUCKETING_STRATEGY", "VLLM_EXPONENTIAL_BUCKETING"
     strategy = _text(name, environ)
+    if environ.get(_FILE):
+        return "file"
     if old not in environ:
         return strategy
     older = "exp" if _bool(old, environ) else "lin"
@@ -222,6 +247,29 @@ def _strategy(environ: Mapping[str, str]) -> str:
             f"Unset {old}",
         )
     return older
+
+
+def _ignored(
+    strategy: str, buckets: Mapping[str, int], environ: Mapping[str, str]
+) -> Iterator[str]:
+    """What to tell the user who set variables of another strategy."""
+    chosen = "VLLM_BUCKETING_STRATEGY"
+    if strategy == "file":
+        names = [name for name in (chosen, "VLLM_EXPONENTIAL_BUCKETING") if environ.get(name)]
+        if names:
+            yield f"Ignored: {', '.join(names)}. {_FILE} lists the sizes."
+    padding = sorted(name for name in buckets if "_PAD_" in name)
+    if strategy not in ("lin", "pad") and buckets:
+        yield (
+            f"Ignored: {', '.join(sorted(buckets))}. The sizes of strategy {strategy} do not "
+            f"follow from them. Set {chosen}=lin or =pad to use them."
+        )
+    elif strategy == "lin" and padding:
+        yield f"Ignored: {', '.join(padding)}. Set {chosen}=pad to use them."
+    own = ("VLLM_HPU_TRAFFIC_PROFILE", "VLLM_HPU_PLAN_BUDGET")
+    names = [name for name in own if environ.get(name)]
+    if strategy != "opt" and names:
+        yield f"Ignored: {', '.join(names)}. Set {chosen}=opt to use them."
 
 
 def _buckets(environ: Mapping[str, str]) -> dict[str, int]:

@@ -57,7 +57,7 @@ def _bucket_variables() -> list[Variable]:
          ("--block-size", "--block-size", "--max-num-batched-tokens")),
         ("PROMPT_CTX", "KV blocks of the prefill rows of a step, up to one row of full length", 0,
          ("0", "1", "blocks of the longest context")),
-        ("DECODE_BS", "decode rows of a step", 1, ("1", "32", "--max-num-seqs")),
+        ("DECODE_BS", "decode rows of a step", 1, ("1", "32 (pad: 2)", "--max-num-seqs")),
         ("DECODE_BLOCK", "KV blocks of the decode rows of a step", 1,
          ("1", "--block-size", "the most blocks that decode rows can have")),
     ]  # fmt: skip
@@ -70,7 +70,7 @@ def _bucket_variables() -> list[Variable]:
                     f"VLLM_{dimension}_BUCKET_{part}",
                     "int",
                     default,
-                    f"{words}: {counts} (strategy lin).",
+                    f"{words}: {counts} (strategies lin, pad).",
                     minimum=1 if part == "STEP" else least,
                 )
             )
@@ -87,14 +87,18 @@ def _bucket_variables() -> list[Variable]:
             Variable(f"VLLM_PROMPT_BS_BUCKET_{part}", "int", default, "Prompts of a prefill graph.",
                      Status.NO_EFFECT, flat, minimum=1, acts_like="1")
         )  # fmt: skip
-    later = "The padding-aware strategy it belongs to is not in this version"
-    for dimension in ("PROMPT_BS", "PROMPT_QUERY", "PROMPT_CTX", "DECODE_BS", "DECODE_BLOCK"):
+    paddings = [("PROMPT_BS", "", Status.NO_EFFECT, flat)]
+    paddings += [(name, counts, Status.ACTIVE, "") for name, counts, _, _ in dimensions]
+    for dimension, counts, status, reason in paddings:
+        largest = "a quarter of the largest size"
+        if dimension == "PROMPT_CTX":
+            largest = "the blocks that --max-num-batched-tokens fill"
+        of = counts or "prompts of a prefill graph"
         found += [
-            Variable(f"VLLM_{dimension}_BUCKET_PAD_MAX", "int", "a quarter of MAX",
-                     "Most padding of a size, absolute (strategy pad).", Status.LATER, later,
-                     minimum=0),
+            Variable(f"VLLM_{dimension}_BUCKET_PAD_MAX", "int", largest,
+                     f"Most padding, absolute: {of} (strategy pad).", status, reason, minimum=0),
             Variable(f"VLLM_{dimension}_BUCKET_PAD_PERCENT", "int", "25",
-                     "Most padding of a size, relative (strategy pad).", Status.LATER, later,
+                     f"Most padding in percent of the size: {of} (strategy pad).", status, reason,
                      minimum=0, maximum=50),
         ]  # fmt: skip
     return found
@@ -130,18 +134,29 @@ _EXECUTION = [
              "A server that is never idle compiles one graph between two steps every so many "
              "seconds; 0 compiles in idle gaps only.",
              minimum=0),
+    Variable("VLLM_HPU_RECORD_PROFILE", "text", "",
+             "A file that the server writes its traffic to, for vllm-hpu plan --profile: lengths of "
+             "requests and how many are in flight, no content. It is written every few seconds and "
+             "begins anew with every start."),
     Variable("VLLM_T_COMPILE_FULLGRAPH", "bool", "false",
              "torch.compile with fullgraph=True: a graph break is an error."),
     Variable("VLLM_BUCKETING_STRATEGY", "text", "exp",
-             "How the sizes of graphs are chosen: exp doubles them, lin takes equal steps that the "
-             "bucket variables set.",
-             choices=("exp", "lin")),
+             "How the sizes of graphs are chosen: opt makes expected traffic cheapest, exp doubles "
+             "them, lin takes equal steps that the bucket variables set, pad leaves out those of "
+             "lin that save little padding. See shapes.md.",
+             choices=("exp", "lin", "pad", "opt")),
+    Variable("VLLM_HPU_TRAFFIC_PROFILE", "text", "chat and some documents",
+             "A JSON file with the traffic to plan for (strategy opt): lengths of requests, and "
+             "how many are in flight. See shapes.md."),
+    Variable("VLLM_HPU_PLAN_BUDGET", "text", "100 graphs",
+             "Most graphs of a plan, or the seconds and bytes they may take by prediction "
+             '(strategy opt): for example "60 graphs", "20 min, 8 GiB".'),
     Variable("VLLM_EXPONENTIAL_BUCKETING", "bool", "", "true is exp, false is lin.",
              Status.DEPRECATED, "Set VLLM_BUCKETING_STRATEGY=exp or =lin"),
     *_bucket_variables(),
-    Variable("VLLM_BUCKETING_FROM_FILE", "text", "", "A file that lists the sizes of graphs.",
-             Status.LATER, "Sizes come from VLLM_BUCKETING_STRATEGY and the bucket variables",
-             refused=True),
+    Variable("VLLM_BUCKETING_FROM_FILE", "text", "",
+             "A file that lists the sizes of graphs, in place of a strategy: one (batch, query, "
+             "context) per line. See shapes.md."),
     Variable("VLLM_ENABLE_BUCKETING", "bool", "true", "Pad steps to planned sizes.",
              Status.NO_EFFECT,
              "Every step runs in a planned size; VLLM_SKIP_WARMUP=1 starts without warm-up",

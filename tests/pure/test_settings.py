@@ -27,6 +27,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         warmup_seconds=None,
         warmup_bytes=None,
         warmup_load_seconds=0,
+        record_profile="",
         recipe_cache="",
         compile_fullgraph=False,
         bucketing_strategy="exp",
@@ -78,8 +79,9 @@ def test_the_recipe_cache_is_the_first_field(value: str, path: str) -> None:
         {"VLLM_HPU_FORCE": "yes"},
         {"PT_HPU_LAZY_MODE": "true"},
         {"PT_HPU_LAZY_MODE": ""},
-        {"VLLM_BUCKETING_STRATEGY": "pad"},
-        {"VLLM_BUCKETING_FROM_FILE": "/tmp/buckets"},
+        {"VLLM_BUCKETING_STRATEGY": "best"},
+        {"VLLM_DECODE_BS_BUCKET_PAD_PERCENT": "51"},
+        {"VLLM_DECODE_BS_BUCKET_PAD_MAX": "-1"},
         {"VLLM_EXPONENTIAL_BUCKETING": "exp"},
         {"VLLM_DECODE_BS_BUCKET_STEP": "0"},
         {"VLLM_DECODE_BS_BUCKET_MIN": "0"},
@@ -160,6 +162,32 @@ def test_bucket_variables_ignored_by_exponential_plans_are_reported(name: str) -
     [message] = Settings.from_env({name: "7"}).messages
     assert message.startswith(f"Ignored: {name}. ")
     assert "VLLM_BUCKETING_STRATEGY=lin" in message
+
+
+def test_other_strategies_say_what_they_ignore() -> None:
+    padding = {"VLLM_BUCKETING_STRATEGY": "lin", "VLLM_DECODE_BS_BUCKET_PAD_MAX": "3"}
+    assert Settings.from_env(padding).messages == (
+        "Ignored: VLLM_DECODE_BS_BUCKET_PAD_MAX. Set VLLM_BUCKETING_STRATEGY=pad to use them.",
+    )
+    assert not Settings.from_env(padding | {"VLLM_BUCKETING_STRATEGY": "pad"}).messages
+    own = {"VLLM_HPU_TRAFFIC_PROFILE": "day.json", "VLLM_HPU_PLAN_BUDGET": "60 graphs"}
+    for strategy in ("exp", "lin", "pad"):
+        [message] = Settings.from_env(own | {"VLLM_BUCKETING_STRATEGY": strategy}).messages
+        assert message.startswith("Ignored: VLLM_HPU_TRAFFIC_PROFILE, VLLM_HPU_PLAN_BUDGET. ")
+    settings = Settings.from_env(own | {"VLLM_BUCKETING_STRATEGY": "opt"})
+    assert not settings.messages
+    assert (settings.traffic_profile, settings.plan_budget) == ("day.json", "60 graphs")
+
+
+def test_a_file_of_buckets_replaces_the_strategy() -> None:
+    settings = Settings.from_env({"VLLM_BUCKETING_FROM_FILE": "buckets.txt"})
+    assert (settings.bucketing_strategy, settings.bucketing_file) == ("file", "buckets.txt")
+    assert not settings.messages
+    [message] = Settings.from_env(
+        {"VLLM_BUCKETING_FROM_FILE": "buckets.txt", "VLLM_BUCKETING_STRATEGY": "lin"}
+    ).messages
+    assert message.startswith("Ignored: VLLM_BUCKETING_STRATEGY. VLLM_BUCKETING_FROM_FILE")
+    assert Settings.from_env({"VLLM_BUCKETING_FROM_FILE": ""}).bucketing_strategy != "file"
 
 
 def test_variables_without_effect_are_reported() -> None:

@@ -28,6 +28,15 @@ class PlanSettings(Protocol):
     @property
     def bucket_variables(self) -> Mapping[str, int]: ...
 
+    @property
+    def bucketing_file(self) -> str: ...
+
+    @property
+    def traffic_profile(self) -> str: ...
+
+    @property
+    def plan_budget(self) -> str: ...
+
 
 class Strategy(Protocol):
     """Chooses the keys that steps may have; everything else about a plan follows from them."""
@@ -76,11 +85,18 @@ class ShapePlan:
     ) -> Self:
         """The plan of the user's strategy; without a ``model``, launches cost ``padded_work``.
 
-        Raises ConfigurationError for bucket variables that contradict each other or ``limits``.
+        Raises ConfigurationError for bucket variables that contradict each other or ``limits``,
+        and for files that are missing or wrong.
         """
         from vllm_hpu.shapes.strategies import strategy_named
 
-        strategy = strategy_named(settings.bucketing_strategy, settings.bucket_variables)
+        strategy = strategy_named(
+            settings.bucketing_strategy,
+            settings.bucket_variables,
+            file=settings.bucketing_file,
+            profile=settings.traffic_profile,
+            budget=settings.plan_budget,
+        )
         if model is None:
             return cls(limits, strategy)
         return cls(limits, strategy, CostModel(model, limits.block_size, limits.query_len).price)
@@ -208,6 +224,19 @@ def largest_sizes(limits: Limits) -> dict[str, Sizes]:
         largest["prefill"] = limits.step_tokens, limits.mixed_blocks
         largest["cached prefill"] = *largest["prefill"], limits.prefill_blocks
     return largest
+
+
+def key_of(limits: Limits, kind: str, sizes: Sizes) -> GraphKey:
+    """The key that has ``sizes``, which are those of ``sizes_of`` for its ``kind``."""
+    if kind == "decode":
+        return decode_key(limits, *sizes)
+    tokens, blocks, *context = sizes
+    return prefill_key(limits, tokens, blocks, context[0] if context else 0)
+
+
+def largest_keys(limits: Limits) -> list[GraphKey]:
+    """A key of every kind that takes all its steps."""
+    return [key_of(limits, kind, sizes) for kind, sizes in largest_sizes(limits).items()]
 
 
 def _step_in(limits: Limits, cell: Cell) -> Step | None:

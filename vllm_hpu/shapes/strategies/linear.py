@@ -12,13 +12,18 @@ from vllm_hpu.shapes.strategies.exponential import mixed_decode_blocks, mixed_pr
 
 
 @dataclass(frozen=True)
-class _Range:
+class Range:
     """Minimum, step and maximum of one dimension, and the variables that set them."""
 
     prefix: str  # for example VLLM_DECODE_BS_BUCKET
     minimum: int
     step: int
     maximum: int
+
+    @property
+    def first_multiple(self) -> int:
+        """Where the ramp ends: the first multiple of the step that is no less than the minimum."""
+        return max(1, -(-self.minimum // self.step)) * self.step
 
     def sizes(self) -> Grid:
         """The minimum doubled up to the step, then multiples of the step, and the maximum.
@@ -27,8 +32,8 @@ class _Range:
         Gaudi; that the maximum is always a size closes the gap above the last multiple.
         """
         ramp = geometric(self.minimum, self.step)[:-1] if self.minimum else ()
-        first = max(1, -(-self.minimum // self.step)) * self.step
-        sizes = {self.minimum, *ramp, *range(first, self.maximum, self.step), self.maximum}
+        multiples = range(self.first_multiple, self.maximum, self.step)
+        sizes = {self.minimum, *ramp, *multiples, self.maximum}
         return tuple(sorted(size for size in sizes if 0 < size <= self.maximum))
 
 
@@ -41,6 +46,7 @@ class Linear:
     """
 
     name = "linear"
+    rows_step = 32  # default step of decode rows
 
     def __init__(self, variables: Mapping[str, int] | None = None) -> None:
         self.variables = dict(variables or {})
@@ -59,24 +65,27 @@ class Linear:
                 "PROMPT_QUERY", (size, size), limits.step_tokens, "--max-num-batched-tokens"
             )
             ctx = self._range("PROMPT_CTX", (0, 1), context, "--max-model-len")
-            tokens = query.sizes()
+            tokens = self._sizes(query, limits)
             last = limits.prefill_blocks
-            inside = tuple(value for value in ctx.sizes() if value < last)
+            inside = tuple(value for value in self._sizes(ctx, limits) if value < last)
             blocks = inside + geometric(max((1, *(2 * value for value in inside[-1:]))), last)
-        rows = self._range("DECODE_BS", (1, 32), limits.max_num_seqs, "--max-num-seqs")
+        rows = self._range("DECODE_BS", (1, self.rows_step), limits.max_num_seqs, "--max-num-seqs")
         decode = self._range(
             "DECODE_BLOCK", (1, size), limits.decode_blocks, "--max-model-len or --max-num-seqs"
         )
         return Grids(
-            decode_rows=rows.sizes(),
-            decode_blocks=decode.sizes(),
+            decode_rows=self._sizes(rows, limits),
+            decode_blocks=self._sizes(decode, limits),
             prefill_tokens=tokens,
             prefill_blocks=blocks,
             mixed_decode_blocks=mixed_decode_blocks(limits),
             mixed_prefill_blocks=mixed_prefill_blocks(limits),
         )
 
-    def _range(self, dimension: str, default: tuple[int, int], needed: int, flag: str) -> _Range:
+    def _sizes(self, of: Range, limits: Limits) -> Grid:
+        return of.sizes()
+
+    def _range(self, dimension: str, default: tuple[int, int], needed: int, flag: str) -> Range:
         """The range of a dimension that must reach ``needed``, which ``flag`` lowers."""
         prefix = f"VLLM_{dimension}_BUCKET"
         names = {part: f"{prefix}_{part}" for part in ("MIN", "STEP", "MAX")}
@@ -114,4 +123,4 @@ class Linear:
                 do=f"Lower or unset {names['MIN']}, or raise {flag}",
             )
         # A larger maximum than needed would only add sizes that no step reaches.
-        return _Range(prefix, min(default[0] if minimum is None else minimum, needed), step, needed)
+        return Range(prefix, min(default[0] if minimum is None else minimum, needed), step, needed)

@@ -1,6 +1,6 @@
 """The plan of least expected cost for some traffic and a budget."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import product
 
 import numpy as np
@@ -10,9 +10,9 @@ from vllm_hpu.shapes.budget import PlanBudget
 from vllm_hpu.shapes.cost import PREDICTED_GRAPH, GraphPrice, exact
 from vllm_hpu.shapes.cover import Sizes, kind_of, sizes_of
 from vllm_hpu.shapes.demand import Demand, demand_of
-from vllm_hpu.shapes.key import GraphKey, decode_key, prefill_key
+from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.limits import Limits
-from vllm_hpu.shapes.plan import Cost, largest_sizes
+from vllm_hpu.shapes.plan import Cost, key_of, largest_sizes
 from vllm_hpu.shapes.select import Pool, select
 from vllm_hpu.shapes.traffic import Traffic
 
@@ -77,17 +77,10 @@ class _Kind:
             corner = tuple(int(axis[at]) for axis, at in zip(axes, place, strict=True))
             cells[corner] = cells.get(corner, 0.0) + float(weight)
         corners = list(product(*(axis.tolist() for axis in axes)))
-        self.keys = [_key(limits, kind, corner) for corner in corners]
+        self.keys = [key_of(limits, kind, corner) for corner in corners]
         prices = np.array([cost(key) for key in self.keys])
         fits = (np.array(list(cells)).reshape(-1, 1, len(largest)) <= np.array(corners)).all(-1)
         self.pool = Pool(np.array(list(cells.values())), np.where(fits, prices, np.inf))
-
-
-def _key(limits: Limits, kind: str, sizes: Sequence[int]) -> GraphKey:
-    if kind == "decode":
-        return decode_key(limits, *sizes)
-    tokens, blocks, *context = sizes
-    return prefill_key(limits, tokens, blocks, context[0] if context else 0)
 
 
 def _axis(
