@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.settings import settings
 from vllm_hpu.shapes.limits import Limits
+from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.plan import ShapePlan
 
 if TYPE_CHECKING:
@@ -52,10 +54,24 @@ def limits_of(config: VllmConfig) -> Limits:
     )
 
 
+def shape_of(config: VllmConfig) -> ModelShape | None:
+    """What costs are computed from: one rank's share of the model; None if its sizes are unknown.
+
+    Models without attention heads or with other names for their sizes still get a plan.
+    """
+    model = config.model_config
+    try:
+        whole = ModelShape.from_config(model.hf_text_config.to_dict() | {"dtype": str(model.dtype)})
+    except ConfigurationError:
+        return None
+    return whole.shard(config.parallel_config.tensor_parallel_size)
+
+
 def plan_for(config: VllmConfig) -> ShapePlan:
     """The plan of this engine.
 
     Raises:
-        ConfigurationError: bucket variables that contradict each other or the engine's limits.
+        ConfigurationError: bucket variables that contradict each other or the engine's limits, or
+            a file of sizes or traffic that is missing or wrong.
     """
-    return ShapePlan.from_settings(limits_of(config), settings())
+    return ShapePlan.from_settings(limits_of(config), settings(), shape_of(config))
