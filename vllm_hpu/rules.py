@@ -180,6 +180,13 @@ def supported_model(config: VllmConfig) -> None:
         )
 
 
+def published_metrics(config: VllmConfig) -> None:
+    """Workers are other processes than the API server; it reads what they will count."""
+    from vllm_hpu.observe.publish import publish
+
+    publish()
+
+
 def legal_shape_plan(config: VllmConfig) -> None:
     """Contradictory bucket variables end here, in the front end, with their names."""
     from vllm_hpu.runner.plan import plan_for
@@ -203,6 +210,7 @@ RULES: tuple[Rule, ...] = (
     supported_speculation,
     supported_model,
     legal_shape_plan,
+    published_metrics,
 )
 
 

@@ -135,9 +135,9 @@ _EXECUTION = [
              "seconds; 0 compiles in idle gaps only.",
              minimum=0),
     Variable("VLLM_HPU_RECORD_PROFILE", "text", "",
-             "A file that the server writes its traffic to, for vllm-hpu plan --profile: lengths of "
-             "requests and how many are in flight, no content. It is written every few seconds and "
-             "begins anew with every start."),
+             "A file that the server writes its traffic to, for vllm-hpu plan --profile: lengths "
+             "of requests and how many are in flight, no content. It is written every few seconds "
+             "and begins anew with every start."),
     Variable("VLLM_T_COMPILE_FULLGRAPH", "bool", "false",
              "torch.compile with fullgraph=True: a graph break is an error."),
     Variable("VLLM_BUCKETING_STRATEGY", "text", "exp",

@@ -164,3 +164,18 @@ def test_every_patch_is_documented():
     files = sorted(path.name for path in (ROOT / "vllm_hpu" / "compat").glob("[!_]*.py"))
     assert files
     assert [name for name in files if f"`{name}`" not in page] == []
+
+
+def test_a_stat_logger_plugin_still_cannot_decline():
+    """Whatever an entry point names is used, and turns statistics on."""
+    import inspect
+
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.metrics import loggers
+
+    load = inspect.getsource(inspect.unwrap(loggers.load_stat_logger_plugin_factories))
+    assert "issubclass(" in load
+    assert "factories.append(plugin_class)" in load
+    start = inspect.getsource(AsyncLLM.__init__)
+    assert "log_stats or has_custom_loggers" in start
+    assert "load_stat_logger_plugin_factories()" in start

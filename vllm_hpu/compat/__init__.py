@@ -7,10 +7,11 @@ that day has come.
 
 def install() -> None:
     """Apply what every process needs (front end, engine core, workers); idempotent."""
-    from vllm_hpu.compat import idle_gaps, model_runner_v2
+    from vllm_hpu.compat import idle_gaps, model_runner_v2, traffic_log
 
     model_runner_v2.install()
     idle_gaps.install()
+    traffic_log.install()
 
 
 def install_in_worker() -> None:

@@ -92,6 +92,7 @@ SEAMS: tuple[Seam, ...] = (
 ENGINE_SEAMS: tuple[Seam, ...] = (
     Seam("vllm.v1.engine.core:EngineCoreProc._initialize_kv_caches", ("self", "vllm_config")),
     Seam("vllm.v1.engine.core:EngineCoreProc._process_input_queue", ("self",)),
+    Seam("vllm.v1.engine.async_llm:load_stat_logger_plugin_factories", ()),
     Seam(
         "vllm.v1.engine.llm_engine:LLMEngine.__init__",
         (

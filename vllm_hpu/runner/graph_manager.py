@@ -19,6 +19,7 @@ from vllm.v1.worker.gpu.cudagraph_utils import (
 )
 
 from vllm_hpu.execution.launch import Launcher
+from vllm_hpu.observe.engine_metrics import StepMetrics
 from vllm_hpu.runner.forward import StepForward
 from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.plan import ShapePlan
@@ -44,6 +45,7 @@ class HpuGraphManager(ModelCudaGraphManager):
         next_step: numbers of the step about to be dispatched, set by the runner; None for
             vLLM's dummy batches, which are described by their token and request counts alone.
         forward: runs the model on the prepared step.
+        metrics: counts steps; None on ranks whose steps another one counts.
         ready: the keys that have a graph, for steps with and without adapters; None when every
             step is launched under its own key (eager mode, or no warm-up).
     """
@@ -64,6 +66,7 @@ class HpuGraphManager(ModelCudaGraphManager):
         self.launcher = launcher
         self.next_step: Step | None = None
         self.forward = forward
+        self.metrics: StepMetrics | None = None
         self.ready: dict[bool, ReadySet] | None = None
         self._reported = False
         super().__init__(vllm_config, device, CUDAGraphMode.NONE, decode_query_len, **kwargs)
@@ -117,20 +120,32 @@ class HpuGraphManager(ModelCudaGraphManager):
         """Run the prepared step under its key; returns the model's output, [tokens, hidden]."""
         if not isinstance(desc, StepDescriptor) or desc.key is None:
             raise RuntimeError(f"The step {desc} was not dispatched by this manager.")
+        if self.metrics is not None and self.next_step is not None:
+            self.metrics.count(self.next_step, desc.key)
         if self.ready is None:
             return self.launch(desc)
         ready = self.ready[desc.num_active_loras > 0]
         if desc.key not in ready and not self._reported:
             self._reported = True
             logger.warning(
-                "A step needs a graph that warm-up has not compiled (%s%s), so it waits for the "
-                "compilation. Further ones are not reported.",
+                "A step waits for the compilation of a graph that warm-up has not compiled: %s.%s "
+                "Further ones are not logged; vllm:hpu_steps_total counts them.",
                 desc.key,
-                "" if desc.key in self.plan else ", outside the plan",
+                "" if desc.key in self.plan else self._why_outside(),
             )
         output = self.launch(desc)
         ready.add(desc.key)
         return output
+
+    def _why_outside(self) -> str:
+        """Why a step has no planned key, and what to change."""
+        limits = self.plan.limits
+        return (
+            f" It is outside the plan, which ends at {limits.decode_blocks} KV blocks in decode "
+            f"rows and {limits.prefill_blocks} in prefill rows: several rows with long contexts "
+            "came together. A lower --max-num-batched-tokens plans for more blocks, a lower "
+            "--max-num-seqs or --max-model-len needs fewer."
+        )
 
     def launch(self, desc: StepDescriptor) -> Any:
         """Run the forward of the step that is prepared for ``desc``."""

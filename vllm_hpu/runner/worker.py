@@ -22,6 +22,7 @@ from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.execution.mode import Mode
 from vllm_hpu.execution.progress import WarmupProgress
 from vllm_hpu.execution.warmup import WarmUp
+from vllm_hpu.observe.engine_metrics import EngineMetrics, Phase
 from vllm_hpu.runner.model_runner import HpuModelRunner
 from vllm_hpu.settings import settings
 
@@ -35,11 +36,13 @@ class HpuWorker(Worker):
 
     model_runner: HpuModelRunner  # type: ignore[assignment]  # vLLM names its V1 runner here
     warm_up: WarmUp | None = None
+    metrics: EngineMetrics
     _idle_gaps = False
 
     def init_device(self) -> None:
         """Bind this process to its card and create the model runner."""
         load_bridge()
+        self.metrics = EngineMetrics(self.vllm_config, self.rank)
         compat.install_in_worker()
         cards = torch.hpu.device_count()
         if self.local_rank >= cards:
@@ -104,10 +107,14 @@ class HpuWorker(Worker):
         request that needs a shape.
         """
         seconds = 0.0
+        if self.model_runner.cudagraph_manager is not None:
+            self.model_runner.cudagraph_manager.metrics = self.metrics.steps(self.model_runner.plan)
         if self._warms_up():
             with set_current_vllm_config(self.vllm_config):
                 self.warm_up = WarmUp(self.model_runner)
-                seconds = self.warm_up.before_serving(everything=not self._idle_gaps)
+                with self.metrics.phase(Phase.WARM_UP):
+                    seconds = self.warm_up.before_serving(everything=not self._idle_gaps)
+            self.metrics.show(self.warm_up.progress)
         elif self.model_runner.mode.mode is Mode.EAGER:
             logger.info("No warm-up: %s.", self.model_runner.mode.reason)
         else:
@@ -117,14 +124,16 @@ class HpuWorker(Worker):
             )
         set_random_seed(self.model_config.seed, self.parallel_config.data_parallel_index)
         self._settle_heap()
+        self.metrics.enter(Phase.SERVING)
         return CompilationTimes(language_model=seconds, encoder=0.0)
 
     def warm_up_one(self) -> WarmupProgress:
         """Compile the next graph; all ranks are called at the same place among the steps."""
         if self.warm_up is None:
             return WarmupProgress(planned=0, finished=True)
-        with set_current_vllm_config(self.vllm_config):
+        with set_current_vllm_config(self.vllm_config), self.metrics.phase(Phase.IDLE_GAP):
             progress = self.warm_up.one()
+        self.metrics.show(progress)
         if progress.finished:
             self._settle_heap()
         return progress
@@ -132,6 +141,11 @@ class HpuWorker(Worker):
     def warm_up_progress(self) -> WarmupProgress | None:
         """How far warm-up has come; None without warm-up."""
         return None if self.warm_up is None else self.warm_up.progress
+
+    def shutdown(self) -> None:
+        if hasattr(self, "metrics"):  # start may have failed before
+            self.metrics.close()
+        super().shutdown()
 
     def _warms_up(self) -> bool:
         return self.model_runner.mode.mode is not Mode.EAGER and not settings().skip_warmup

@@ -1,0 +1,35 @@
+"""Let the server record its traffic when VLLM_HPU_RECORD_PROFILE asks for it.
+
+Replaces: ``load_stat_logger_plugin_factories`` as ``vllm.v1.engine.async_llm`` calls it; the
+original is called, and the recorder added.
+Reason: vLLM loads every stat logger that the entry point ``vllm.stat_logger_plugins`` names, and
+turns statistics on for it, even against ``--disable-log-stats``. The recorder is to do neither
+unless it was asked for.
+Unnecessary when: a stat logger of that entry point can decline.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+
+@functools.cache  # once per process
+def install() -> None:
+    """Replace the function, if there is something to record."""
+    from vllm_hpu.settings import settings
+
+    if not settings().record_profile:
+        return
+    from vllm.v1.engine import async_llm
+
+    load = async_llm.load_stat_logger_plugin_factories
+
+    @functools.wraps(load)
+    def load_stat_logger_plugin_factories() -> list[Any]:
+        from vllm_hpu.observe.traffic_log import TrafficLog
+
+        return [*load(), TrafficLog]
+
+    replaced: Any = async_llm
+    replaced.load_stat_logger_plugin_factories = load_stat_logger_plugin_factories
