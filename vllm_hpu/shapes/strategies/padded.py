@@ -44,4 +44,5 @@ class Padded(Linear):
             too_much = padding > most or 100 * padding > percent * following
             if too_much or (most and size % most == 0):
                 kept.append(size)
-        return (*kept, of.maximum)
+        # Below the first multiple the ramp has kept the largest size already.
+        return tuple(sorted({*kept, of.maximum}))
