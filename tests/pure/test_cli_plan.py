@@ -14,16 +14,20 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from vllm_hpu.cli import main
 from vllm_hpu.execution.manifest import GraphRecord, Manifest
+from vllm_hpu.observe.model_folder import ModelFolder
 from vllm_hpu.runner.plan import engine_limits
 from vllm_hpu.settings import Settings
 from vllm_hpu.shapes.cost import PREDICTED_GRAPH, CostModel
+from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.plan import ShapePlan
 from vllm_hpu.shapes.simulate import steps_of
 from vllm_hpu.shapes.traffic import Length, Load, Traffic
 
 DEMO = ROOT / "models" / "demo"
 COMMAND = Path(sys.executable).with_name("vllm-hpu")
+SHAPE = ModelShape.from_config(json.loads((DEMO / "config.json").read_text()))
 SMALL = ("--max-num-seqs=16", "--max-num-batched-tokens=512", "--max-model-len=1024")
 
 
@@ -54,6 +58,12 @@ def refusal(*arguments: str | Path, **environment: str) -> str:
     return done.stderr
 
 
+def server_plan(**environment: str) -> ShapePlan:
+    """What the engine plans for the demo model with the limits SMALL."""
+    limits = engine_limits(16, 512, 1024, 128)
+    return ShapePlan.from_settings(limits, Settings.from_env(environment), SHAPE)
+
+
 def model(folder: Path, **changes: Any) -> Path:
     config = json.loads((DEMO / "config.json").read_text()) | changes
     folder.mkdir(exist_ok=True)
@@ -65,7 +75,7 @@ def model(folder: Path, **changes: Any) -> Path:
 
 def test_the_plan_is_that_of_a_server_with_these_limits() -> None:
     found = plan(DEMO, *SMALL, "--strategy=exp")
-    server = ShapePlan.from_settings(engine_limits(16, 512, 1024, 128), Settings.from_env({}))
+    server = server_plan()
     graphs = [
         (g["tokens"], g["decode_rows"], g["decode_blocks"], g["prefill_blocks"], g["kind"])
         for g in found["graphs"]
@@ -96,17 +106,20 @@ def test_padding_is_counted_on_the_profile(tmp_path: Path) -> None:
     assert str(file) in found["traffic"]
 
     limits = engine_limits(16, 512, 1024, 128)
-    shapes = ShapePlan.from_settings(limits, Settings.from_env({}))
-    config = json.loads((DEMO / "config.json").read_text())
-    from vllm_hpu.shapes.model import ModelShape
-
-    cost = CostModel(ModelShape.from_config(config), 128)
+    shapes = server_plan()
+    cost = CostModel(SHAPE, 128)
     needed = padded = 0.0
     for step, share in steps_of(traffic, limits).items():
         needed += share * cost.step(step).flops
         padded += share * cost.key(shapes.dispatch(step)).flops
     assert found["strategies"]["exp"]["padding"] == pytest.approx(1 - needed / padded)
-    assert {kind["kind"] for kind in found["kinds"] if kind["steps"]} == {"decode", "prefill"}
+    # The roofline's time is counted on the same steps.
+    seconds = sum(kind["seconds"] for kind in found["kinds"])
+    padded_seconds = sum(kind["padded_seconds"] for kind in found["kinds"])
+    assert found["strategies"]["exp"]["time_padding"] == pytest.approx(1 - seconds / padded_seconds)
+    assert sum(kind["steps"] for kind in found["kinds"]) == pytest.approx(1)
+    same = plan(DEMO, *SMALL, "--strategy=exp", VLLM_HPU_TRAFFIC_PROFILE=str(file))
+    assert same["strategies"] == found["strategies"]
 
 
 def test_warm_up_is_predicted_with_its_source() -> None:
@@ -123,7 +136,7 @@ def test_warm_up_is_predicted_with_its_source() -> None:
 
 
 def test_warm_up_is_measured_where_an_earlier_start_was(tmp_path: Path) -> None:
-    shapes = ShapePlan.from_settings(engine_limits(16, 512, 1024, 128), Settings.from_env({}))
+    shapes = server_plan()
     manifest = Manifest.load(tmp_path, "feed")
     for seconds, key in enumerate(shapes.keys[:5], 1):
         manifest.record(str(key), GraphRecord(float(seconds), 1000 * seconds, False))
@@ -180,8 +193,7 @@ def test_defaults_are_completed_from_the_model_and_the_card() -> None:
 def test_the_longest_request_follows_from_the_configuration(
     tmp_path: Path, changes: dict[str, Any], longest: int
 ) -> None:
-    found = plan(model(tmp_path, **changes), "--max-num-seqs=4", "--max-num-batched-tokens=64")
-    assert found["limits"]["max_model_len"] == longest
+    assert ModelFolder.read(model(tmp_path, **changes)).max_model_len == longest
 
 
 def test_a_decoder_inside_a_larger_model(tmp_path: Path) -> None:
@@ -209,6 +221,31 @@ def test_padding_falls_while_warm_up_goes_on() -> None:
     assert path[0][1] > path[-1][1] >= found["strategies"]["exp"]["padding"] - 1e-9
     assert found["budget"]["graphs"] == 20
     assert [20, found["budget"]["padding"]] in path
+
+
+def test_the_optimal_strategy_plans_for_the_profile_and_the_budget(tmp_path: Path) -> None:
+    file = tmp_path / "traffic.json"
+    Traffic((Length(300, 100, 1),), (Load(4, 1.0),)).write(file)
+    arguments = (DEMO, *SMALL, "--strategy=opt", "--profile", file, "--budget-graphs=15")
+    found = plan(*arguments)
+    assert len(found["graphs"]) <= 15
+    assert found["strategies"]["opt"]["padding"] < found["strategies"]["exp"]["padding"]
+    server = server_plan(
+        VLLM_BUCKETING_STRATEGY="opt",
+        VLLM_HPU_TRAFFIC_PROFILE=str(file),
+        VLLM_HPU_PLAN_BUDGET="15 graphs",
+    )
+    assert [graph["tokens"] for graph in found["graphs"]] == [key.tokens for key in server.keys]
+
+
+def test_sizes_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "buckets.txt"
+    file.write_text("(1, 64, 0)\n(16, 1, 128)\n")
+    found = plan(DEMO, *SMALL, "--bucket-file", file)
+    assert found["strategy"] == "file"
+    assert 64 in {graph["tokens"] for graph in found["graphs"]}
+    assert plan(DEMO, *SMALL, VLLM_BUCKETING_FROM_FILE=str(file))["graphs"] == found["graphs"]
+    assert str(tmp_path / "none") in refusal(DEMO, "--bucket-file", tmp_path / "none")
 
 
 def test_the_table_says_what_the_json_says() -> None:
@@ -249,6 +286,7 @@ def test_plots_are_pictures_of_their_suffix(tmp_path: Path) -> None:
         ([DEMO, "--max-model-len=2048"], ["above 1024", "--max-model-len 1024"]),
         ([DEMO, "--block-size=100"], ["--block-size 100", "multiple of 16"]),
         ([DEMO, "--strategy=best"], ["'best'", "exp", "lin"]),
+        ([DEMO, "--strategy=file"], ["--strategy file", "--bucket-file"]),
         ([DEMO, "--profile=missing.json"], ["missing.json", "cannot be read"]),
         ([DEMO, "--profile", DEMO / "config.json"], ["config.json", "no traffic profile"]),
         ([DEMO, "--manifest", DEMO / "config.json"], ["config.json", "not a manifest"]),
@@ -258,9 +296,18 @@ def test_plots_are_pictures_of_their_suffix(tmp_path: Path) -> None:
         ([], ["MODEL"]),
     ],
 )
-def test_bad_input_is_explained(arguments: list[str | Path], said: list[str]) -> None:
-    message = refusal(*arguments)
-    assert all(words in message for words in said), message
+def test_bad_input_is_explained(
+    arguments: list[str | Path], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: what fails before anything is computed needs no other one."""
+    try:
+        status = main(["plan", *map(str, arguments)])
+    except SystemExit as left:  # how argparse ends
+        status = int(str(left.code))
+    printed = capsys.readouterr()
+    assert status == 2
+    assert printed.out == ""
+    assert all(words in printed.err for words in said), printed.err
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000])

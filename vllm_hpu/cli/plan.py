@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from vllm_hpu.errors import ConfigurationError
@@ -10,7 +11,7 @@ from vllm_hpu.observe.comparison import Comparison, Question, compare
 from vllm_hpu.observe.model_folder import ModelFolder
 from vllm_hpu.observe.plan_plot import SUFFIXES
 from vllm_hpu.observe.server_limits import CARDS, ServerLimits
-from vllm_hpu.settings import settings
+from vllm_hpu.settings import Settings, settings
 from vllm_hpu.shapes.strategies import NAMES
 
 DESCRIPTION = """\
@@ -20,14 +21,15 @@ the graphs keep. Times and bytes are predictions unless an earlier start has mea
 names its source. Nothing is compiled, no card is needed, and only MODEL/config.json is read.
 
 Limits that are not given are those that `vllm serve` would take on the card. The variables that a
-server reads (VLLM_BUCKETING_STRATEGY, VLLM_*_BUCKET_*, PT_HPU_RECIPE_CACHE_CONFIG) apply.
+server reads apply: VLLM_BUCKETING_STRATEGY, VLLM_BUCKETING_FROM_FILE, VLLM_*_BUCKET_*,
+VLLM_HPU_TRAFFIC_PROFILE, VLLM_HPU_PLAN_BUDGET, PT_HPU_RECIPE_CACHE_CONFIG.
 """
 
 EXAMPLES = """\
 examples:
   vllm-hpu plan models/demo
   vllm-hpu plan /models/llama-8b --max-model-len 32768 --max-num-seqs 256 --plot plan.png
-  vllm-hpu plan /models/llama-8b --strategy lin --profile traffic.json --json
+  vllm-hpu plan /models/llama-8b --strategy opt --profile traffic.json --json
 """
 
 
@@ -62,19 +64,25 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--card", choices=CARDS, default="gaudi3", help="default: %(default)s")
     parser.add_argument(
         "--strategy",
-        choices=NAMES,
+        choices=(*NAMES, "file"),
         help="how sizes are chosen: "
         + "; ".join(f"{name}: {meaning}" for name, meaning in NAMES.items())
-        + ". Default: what VLLM_BUCKETING_STRATEGY says",
+        + "; file: those of --bucket-file. Default: what VLLM_BUCKETING_STRATEGY says",
     )
     parser.add_argument(
-        "--profile", metavar="FILE", type=Path, help="recorded traffic (VLLM_HPU_RECORD_PROFILE)"
+        "--bucket-file", metavar="FILE", help="sizes of graphs (as VLLM_BUCKETING_FROM_FILE)"
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="FILE",
+        help="traffic to plan for and to count padding on, as VLLM_HPU_RECORD_PROFILE writes it",
     )
     parser.add_argument(
         "--budget-graphs",
         metavar="N",
         type=_positive,
-        help="warm-up ends after N graphs; steps of the others run in larger ones",
+        help="compile N graphs only: opt plans for so many, and warm-up of the others ends there, "
+        "so that steps without a graph of their own run in larger ones",
     )
     parser.add_argument(
         "--manifest",
@@ -110,8 +118,7 @@ def run(options: argparse.Namespace) -> None:
         server=server,
         card=CARDS[options.card],
         ranks=options.tensor_parallel_size or 1,
-        strategy=options.strategy or settings().bucketing_strategy,
-        profile=options.profile,
+        settings=_settings(options),
         budget_graphs=options.budget_graphs,
         manifest=options.manifest,
     )
@@ -122,6 +129,24 @@ def run(options: argparse.Namespace) -> None:
         print(plan_report.as_text(comparison))
     if options.plot:
         _draw(comparison, options.plot, say=not options.json)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """The environment's settings, changed by what the command line says."""
+    found = settings()
+    if options.bucket_file:
+        found = replace(found, bucketing_file=options.bucket_file, bucketing_strategy="file")
+    if options.strategy:
+        found = replace(found, bucketing_strategy=options.strategy)
+    if found.bucketing_strategy == "file" and not found.bucketing_file:
+        raise ConfigurationError(
+            "--strategy file needs a file of sizes", do="Add --bucket-file FILE"
+        )
+    if options.profile:
+        found = replace(found, traffic_profile=options.profile)
+    if options.budget_graphs:
+        found = replace(found, plan_budget=f"{options.budget_graphs} graphs")
+    return found
 
 
 def _draw(comparison: Comparison, file: Path, say: bool) -> None:

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vllm_hpu.errors import ConfigurationError
-from vllm_hpu.execution.manifest import GraphRecord
 from vllm_hpu.observe.forecast import Forecast, GraphPrices, Steps, forecast, padding_by_graphs
 from vllm_hpu.observe.measured import find_records
 from vllm_hpu.observe.model_folder import ModelFolder
 from vllm_hpu.observe.server_limits import ServerLimits
-from vllm_hpu.settings import Settings, settings
+from vllm_hpu.settings import Settings
 from vllm_hpu.shapes.cost import Card, CostModel
 from vllm_hpu.shapes.limits import Limits
 from vllm_hpu.shapes.mix import default_traffic
+from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.plan import ShapePlan
 from vllm_hpu.shapes.simulate import steps_of
 from vllm_hpu.shapes.step import Step
@@ -25,7 +25,7 @@ _ASSUMED = (
     "requests in flight (VLLM_HPU_RECORD_PROFILE records yours for --profile)"
 )
 # Plans up to this size are followed graph by graph; warm-up's order is quadratic in their number.
-_FOLLOWED_GRAPHS = 2000
+_FOLLOWED_GRAPHS = 1000
 _STOPS = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256)
 
 
@@ -34,8 +34,8 @@ class Question:
     """What was asked.
 
     ranks          tensor-parallel ranks; each computes its share of the model
-    strategy       the strategy to show in full
-    profile        a traffic profile, None for an assumed chat
+    settings       the environment's settings with what the command line changes: the strategy to
+                   show in full, the traffic to plan for and to measure on, the budget of "opt"
     budget_graphs  graphs after which warm-up ends, None for all
     manifest       what an earlier start has measured, None to look beside the recipe cache
     """
@@ -44,10 +44,18 @@ class Question:
     server: ServerLimits
     card: Card
     ranks: int
-    strategy: str
-    profile: Path | None = None
+    settings: Settings
     budget_graphs: int | None = None
     manifest: Path | None = None
+
+    @property
+    def strategy(self) -> str:
+        return self.settings.bucketing_strategy
+
+    @property
+    def shape(self) -> ModelShape:
+        """What one rank computes."""
+        return self.model.shape.shard(self.ranks)
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,12 @@ def compare(question: Question) -> Comparison:
             cannot plan for these limits.
     """
     limits = question.server.limits
-    shape = question.model.shape.shard(question.ranks)
-    cost = CostModel(shape, limits.block_size, limits.query_len, question.card)
-    if question.profile is None:
-        servers, words = default_traffic(limits), _ASSUMED
+    cost = CostModel(question.shape, limits.block_size, limits.query_len, question.card)
+    profile = question.settings.traffic_profile
+    if profile:
+        servers, words = [Traffic.read(Path(profile))], f"the profile {profile}"
     else:
-        servers, words = [Traffic.read(question.profile)], f"the profile {question.profile}"
+        servers, words = default_traffic(limits), _ASSUMED
     steps = _steps(servers, limits)
     plans, refused = _plans(question)
     chosen = plans[question.strategy]
@@ -124,11 +132,10 @@ def _steps(servers: Sequence[Traffic], limits: Limits) -> Steps:
 
 def _plans(question: Question) -> tuple[dict[str, ShapePlan], dict[str, str]]:
     plans, refused = {}, {}
-    for name in NAMES:
+    for name in (*NAMES, *(["file"] if question.settings.bucketing_file else [])):
+        chosen = replace(question.settings, bucketing_strategy=name)
         try:
-            plans[name] = ShapePlan.from_settings(
-                question.server.limits, _settings_of(question, name)
-            )
+            plans[name] = ShapePlan.from_settings(question.server.limits, chosen, question.shape)
         except ConfigurationError as error:
             if name == question.strategy:
                 raise
@@ -136,14 +143,8 @@ def _plans(question: Question) -> tuple[dict[str, ShapePlan], dict[str, str]]:
     return plans, refused
 
 
-def _settings_of(question: Question, strategy: str) -> Settings:
-    """The environment's settings with what the command line changes."""
-    return replace(settings(), bucketing_strategy=strategy)
-
-
 def _prices(question: Question, plan: ShapePlan) -> GraphPrices:
-    records: Mapping[str, GraphRecord] | None
-    records, file = find_records(question.manifest, settings().recipe_cache, plan)
+    records, file = find_records(question.manifest, question.settings.recipe_cache, plan)
     if not records:
         return GraphPrices({})
     known = sum(str(key) in records for key in plan.keys)

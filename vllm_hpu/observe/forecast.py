@@ -1,14 +1,15 @@
 """What a plan will cost: padded work on given steps, seconds and bytes of warm-up."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from vllm_hpu.execution.manifest import GraphRecord
 from vllm_hpu.execution.order import Case, WarmUpOrder
-from vllm_hpu.shapes.cost import PREDICTED_GRAPH, CostModel
+from vllm_hpu.shapes.cost import PREDICTED_GRAPH, CostModel, exact
 from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.plan import ShapePlan
-from vllm_hpu.shapes.ready import ReadySet
 from vllm_hpu.shapes.step import Step
 
 KINDS = ("decode", "prefill", "mixed")
@@ -19,10 +20,12 @@ Steps = Mapping[Step, float]
 class KindForecast:
     """The graphs of one kind and the steps that run in them.
 
-    graphs       graphs of this kind
-    steps        share of all steps, 0 to 1
-    flops        operations of these steps without padding, per step of the traffic
-    padded_flops operations of their graphs, the same way
+    graphs          graphs of this kind
+    steps           share of all steps that run in them, 0 to 1
+    flops           operations of these steps without padding, per step of the traffic
+    padded_flops    operations of their graphs, the same way
+    seconds         predicted time of graphs without padding, the same way (``CostModel.seconds``)
+    padded_seconds  predicted time of their graphs
     """
 
     kind: str
@@ -30,11 +33,18 @@ class KindForecast:
     steps: float
     flops: float
     padded_flops: float
+    seconds: float
+    padded_seconds: float
 
     @property
     def padding(self) -> float:
         """Share of the graphs' operations that is padding, 0 to 1."""
-        return 1 - self.flops / self.padded_flops if self.padded_flops else 0.0
+        return _part(self.flops, self.padded_flops)
+
+    @property
+    def time_padding(self) -> float:
+        """Share of the graphs' predicted time that padding takes, 0 to 1."""
+        return _part(self.seconds, self.padded_seconds)
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,14 @@ class Forecast:
     def padding(self) -> float:
         """Share of all operations that is padding, 0 to 1."""
         return _padding(self.kinds)
+
+    @property
+    def time_padding(self) -> float:
+        """Share of the predicted time that padding takes, 0 to 1."""
+        return _part(
+            sum(kind.seconds for kind in self.kinds),
+            sum(kind.padded_seconds for kind in self.kinds),
+        )
 
 
 @dataclass(frozen=True)
@@ -106,31 +124,65 @@ def forecast(plan: ShapePlan, steps: Steps, cost: CostModel, prices: GraphPrices
 
 
 def padding_by_graphs(
-    plan: ShapePlan, steps: Steps, cost: CostModel, numbers: tuple[int, ...]
+    plan: ShapePlan, steps: Steps, cost: CostModel, numbers: Collection[int]
 ) -> list[tuple[int, float]]:
     """(graphs, share of padding) while warm-up goes on, at those of ``numbers`` that it passes.
 
-    The order is that of the warm-up service under these steps; steps whose graph is not there yet
-    run in a larger one.
+    The order is that of the warm-up service under these steps; a step whose graph is not there yet
+    runs in the cheapest that is and covers it.
     """
     order = WarmUpOrder(plan, [0], plan.cost)
-    ready = ReadySet(plan, plan.cost)
-    wanted: dict[GraphKey, float] = {}
+    wanted: dict[GraphKey, int] = {}
     for step, share in steps.items():
         key = plan.dispatch(step)
-        wanted[key] = wanted.get(key, 0.0) + share
+        # Scaled, because the order asks for whole numbers of steps.
+        wanted[key] = wanted.get(key, 0) + round(1e6 * share)
+    launched = _Launched(steps, plan.cost, cost)
     points: list[tuple[int, float]] = []
-    stops = sorted({number for number in numbers if number >= len(plan.covering)})
-    for stop in stops:
-        while len(ready) < stop:
-            # Scaled, because the order asks for whole numbers of steps.
-            case = order.choose(lambda case: round(1e6 * wanted.get(case.key, 0.0)))
-            if case is None:
-                return points
-            ready.add(case.key)
-            order.done(Case(case.key))
-        points.append((stop, _padding(_kinds(steps, ready.dispatch, cost, {}))))
+    for number in range(1, max(numbers, default=0) + 1):
+        case = order.choose(lambda case: wanted.get(case.key, 0))
+        if case is None:
+            break
+        launched.add(case.key)
+        order.done(Case(case.key))
+        if number in numbers and number >= len(plan.covering):
+            points.append((number, launched.padding))
     return points
+
+
+class _Launched:
+    """Which of the graphs so far every step runs in, for all steps at once."""
+
+    def __init__(self, steps: Steps, price: Callable[[GraphKey], float], cost: CostModel) -> None:
+        self._price, self._cost = price, cost
+        columns = np.array([(*step, step.tokens) for step in steps])
+        self._step = Step(*columns.T[:-1])
+        self._tokens = columns[:, -1]
+        self._shares = np.array(list(steps.values()))
+        self._needed = sum(share * cost.step(step).flops for step, share in steps.items())
+        self._prices = np.full(len(columns), np.inf)
+        self._flops = np.zeros(len(columns))
+
+    def add(self, key: GraphKey) -> None:
+        """``key`` has a graph; the steps run in it that it covers at a lower price."""
+        step, price = self._step, self._price(key)
+        # GraphKey.covers, for columns.
+        covers = (
+            (self._tokens <= key.tokens)
+            & (step.decode_rows <= key.decode_rows)
+            & (step.decode_blocks <= key.decode_blocks)
+            & ((step.prefill_rows > 0) == key.has_prefill)
+            & (step.prefill_blocks <= key.prefill_blocks)
+            & ((step.prefill_blocks > 0) == (key.prefill_blocks > 0))
+        )
+        better = covers & (price < self._prices)
+        self._prices[better] = price
+        self._flops[better] = self._cost.key(key).flops
+
+    @property
+    def padding(self) -> float:
+        """Share of the operations that is padding, 0 to 1, of the steps that have a graph."""
+        return _part(self._needed, float(self._shares @ self._flops))
 
 
 def _kinds(
@@ -139,22 +191,26 @@ def _kinds(
     cost: CostModel,
     graphs: Mapping[str, int],
 ) -> tuple[KindForecast, ...]:
-    shares, flops, padded = ({kind: 0.0 for kind in KINDS} for _ in range(3))
-    of_key: dict[GraphKey, float] = {}
+    sums = {kind: [0.0] * 5 for kind in KINDS}
+    of_key: dict[GraphKey, tuple[float, float]] = {}
     for step, share in steps.items():
-        key = dispatch(step)
-        if key not in of_key:
-            of_key[key] = cost.key(key).flops
-        shares[key.kind] += share
-        flops[key.kind] += share * cost.step(step).flops
-        padded[key.kind] += share * of_key[key]
+        key, real = dispatch(step), exact(step)
+        for size in (key, real):
+            if size not in of_key:
+                of_key[size] = cost.key(size).flops, cost.seconds(size)
+        (flops, seconds), (padded_flops, padded_seconds) = of_key[real], of_key[key]
+        for place, amount in enumerate((1.0, flops, padded_flops, seconds, padded_seconds)):
+            sums[key.kind][place] += share * amount
     return tuple(
-        KindForecast(kind, graphs.get(kind, 0), shares[kind], flops[kind], padded[kind])
+        KindForecast(kind, graphs.get(kind, 0), *sums[kind])
         for kind in KINDS
-        if graphs.get(kind) or shares[kind]
+        if graphs.get(kind) or sums[kind][0]
     )
 
 
 def _padding(kinds: tuple[KindForecast, ...]) -> float:
-    padded = sum(kind.padded_flops for kind in kinds)
-    return 1 - sum(kind.flops for kind in kinds) / padded if padded else 0.0
+    return _part(sum(kind.flops for kind in kinds), sum(kind.padded_flops for kind in kinds))
+
+
+def _part(needed: float, padded: float) -> float:
+    return 1 - needed / padded if padded else 0.0

@@ -73,7 +73,7 @@ class ModelFolder:
         decoder = config.get("text_config")
         decoder = config | decoder if isinstance(decoder, dict) else config
         try:
-            shape = ModelShape.from_config(decoder)
+            shape = ModelShape.from_config(decoder | {"dtype": _served_dtype(decoder)})
             length = _longest(decoder)
         except ConfigurationError as error:
             raise ConfigurationError(f"{file}: {error}") from None
@@ -81,6 +81,12 @@ class ModelFolder:
             case [str(architecture), *_]:
                 return cls(path, architecture, shape, length)
         return cls(path, "unknown architecture", shape, length)
+
+
+def _served_dtype(config: Mapping[str, Any]) -> str:
+    """The type vLLM serves the model in by default: models in float32 become bfloat16."""
+    stored = str(config.get("dtype") or config.get("torch_dtype")).rpartition(".")[2]
+    return "bfloat16" if stored == "float32" else stored
 
 
 def _longest(config: Mapping[str, Any]) -> int:

@@ -30,7 +30,8 @@ def as_text(comparison: Comparison) -> str:
         _warm_up(comparison),
         "All strategies on this traffic\n" + _strategies(comparison),
         f"Sources\n"
-        f"  padding: the operations of this model's forward, counted by formula\n"
+        f"  padded FLOPs: the operations of this model's forward, counted by formula\n"
+        f"  padded time: prediction, a roofline of the card ({question.card.source})\n"
         f"  warm-up and memory: {comparison.prices.source}",
     ]
     return "\n\n".join(parts)
@@ -56,12 +57,16 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             {"kind": key.kind, "covering": key in set(chosen.plan.covering), **asdict(key)}
             for key in chosen.plan.keys
         ],
-        "kinds": [asdict(kind) | {"padding": kind.padding} for kind in chosen.kinds],
+        "kinds": [
+            asdict(kind) | {"padding": kind.padding, "time_padding": kind.time_padding}
+            for kind in chosen.kinds
+        ],
         "budget": comparison.budgeted
         and dict(zip(("graphs", "padding"), comparison.budgeted, strict=True)),
         "strategies": {
             name: {
                 "padding": forecast.padding,
+                "time_padding": forecast.time_padding,
                 "warm_up": asdict(forecast.warm_up),
                 "before_serving": asdict(forecast.first),
                 "padding_by_graphs": comparison.paths.get(name),
@@ -87,13 +92,16 @@ def _limits(comparison: Comparison) -> str:
 
 
 def _kinds(forecast: Forecast) -> str:
-    rows = [("graphs of", "number", "share of steps", "padded FLOPs")]
+    rows: list[tuple[str, ...]] = [
+        ("graphs of", "number", "share of steps", "padded FLOPs", "padded time")
+    ]
     for kind in forecast.kinds:
-        padding = percent(kind.padding) if kind.steps else "-"
-        rows.append((kind.kind, f"{kind.graphs:,}", percent(kind.steps), padding))
-    total = f"{forecast.warm_up.graphs:,}"
-    rows.append(("all", total, percent(1.0), percent(forecast.padding)))
-    return table(rows, "lrrr")
+        padding = (kind.padding, kind.time_padding) if kind.steps else ()
+        shown = [percent(share) for share in padding] or ["-", "-"]
+        rows.append((kind.kind, f"{kind.graphs:,}", percent(kind.steps), *shown))
+    padding = forecast.padding, forecast.time_padding
+    rows.append(("all", f"{forecast.warm_up.graphs:,}", *map(percent, (1.0, *padding))))
+    return table(rows, "lrrrr")
 
 
 def _warm_up(comparison: Comparison) -> str:
@@ -115,18 +123,19 @@ def _warm_up_words(warm_up: WarmUpForecast) -> str:
 
 
 def _strategies(comparison: Comparison) -> str:
-    rows = [("strategy", "graphs", "padded FLOPs", "warm-up", "memory of graphs")]
+    rows = [("strategy", "graphs", "padded FLOPs", "padded time", "warm-up", "memory of graphs")]
     for name, forecast in comparison.forecasts.items():
         rows.append(
             (
                 name,
                 f"{forecast.warm_up.graphs:,}",
                 percent(forecast.padding),
+                percent(forecast.time_padding),
                 duration(forecast.warm_up.seconds),
                 f"{forecast.warm_up.bytes / _GIB:,.1f} GiB",
             )
         )
-    lines = [table(rows, "lrrrr")]
+    lines = [table(rows, "lrrrrr")]
     lines += [f"  {name}: not planned. {why}" for name, why in comparison.refused.items()]
     return "\n".join(lines)
 
@@ -159,7 +168,7 @@ def duration(seconds: float) -> str:
     """Seconds in the two largest units.
 
     >>> duration(0.25), duration(75), duration(5150), duration(433350)
-    ('0.2 s', '1 min 15 s', '1 h 26 min', '5 d 0 h')
+    ('0.2 s', '1 min 15 s', '1 h 25 min', '5 d 0 h')
     """
     if seconds < 10:
         return f"{seconds:.1f} s"
