@@ -1,6 +1,7 @@
 """The steps that traffic leads to: a model of vLLM's scheduler."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from vllm_hpu.shapes.traffic import Load, Traffic
 Integers = NDArray[np.int64]
 
 # A plan of a hundred graphs gains little from more; they take a few tenths of a second.
-DEFAULT_STEPS = 8000
+DEFAULT_STEPS = 6000
 _MOST_LOADS = 32
 
 
@@ -21,57 +22,66 @@ def steps_of(
 ) -> dict[Step, float]:
     """The steps of a server under ``traffic``, with their shares of all steps.
 
-    number: how many steps to simulate, spread over the numbers of requests in flight.
+    number: how many samples to take, spread over the numbers of requests in flight.
     """
     found: dict[Step, float] = {}
     random = np.random.default_rng(seed)
     loads = _merged(traffic.concurrency)
-    each = -(-number // len(loads))
     total = sum(load.share for load in loads)
     for load in loads:
-        for scheduled, computed in simulate(traffic, load.requests, limits, each, random):
+        samples = list(simulate(traffic, load.requests, limits, -(-number // len(loads)), random))
+        steps = sum(sample.steps for sample in samples)
+        for scheduled, computed, like in samples:
             step = step_of(scheduled, computed, limits.block_size, limits.query_len)
-            found[step] = found.get(step, 0.0) + load.share / total / each
+            found[step] = found.get(step, 0.0) + load.share / total * like / steps
     return found
 
 
+class Sample(NamedTuple):
+    """One of ``steps`` steps alike: tokens that its rows compute, and have computed before."""
+
+    scheduled: Integers
+    computed: Integers
+    steps: int
+
+
 def simulate(
-    traffic: Traffic, requests: int, limits: Limits, steps: int, random: np.random.Generator
-) -> Iterator[tuple[Integers, Integers]]:
-    """Scheduled and computed tokens of the rows of each step, ``steps`` times.
+    traffic: Traffic, requests: int, limits: Limits, samples: int, random: np.random.Generator
+) -> Iterator[Sample]:
+    """The steps of a server that always has ``requests`` in flight.
 
     Running requests come first, in the order they came, then waiting ones while tokens, rows and
-    KV blocks last; a long prompt is computed in chunks. There are always ``requests`` in flight:
-    when one ends, another one comes, and in the beginning they are anywhere in their answers.
-    Lengths beyond ``max_model_len`` are cut. A request is admitted when the blocks it has at its
-    end are free, so none is preempted. With speculation every draft is rejected, which makes the
-    most steps.
+    KV blocks last; a long prompt is computed in chunks. When a request ends, another one comes, and
+    in the beginning they are anywhere in their answers. Lengths beyond ``max_model_len`` are cut. A
+    request is admitted when the blocks it has at its end are free, so none is preempted. With
+    speculation every draft is rejected, which makes the most steps. From the steps between two
+    changes of the rows, which differ by a token per row, one is drawn.
     """
     draw = _Requests(traffic, limits)
     prompt, end, done = draw.under_way(requests, random)
     running = 0
     size, longest = limits.block_size, limits.max_model_len
-    for _ in range(steps):
-        left = np.where(done < prompt, prompt - done, np.minimum(limits.query_len, longest - done))
+    for _ in range(samples):
+        prefill = done < prompt
+        left = np.where(prefill, prompt - done, np.minimum(limits.query_len, longest - done))
         before = np.cumsum(left) - left
         scheduled = np.minimum(left, np.maximum(0, limits.max_num_batched_tokens - before))
-        blocks = np.cumsum(-(-end // size))
         place = np.arange(len(end))
         # The first request may need more blocks than were planned for; it runs alone.
-        fits = (blocks <= limits.decode_blocks) | (place == 0)
+        fits = (np.cumsum(-(-end // size)) <= limits.decode_blocks) | (place == 0)
         admitted = (place < running) | (fits & (place < limits.max_num_seqs))
-        part = scheduled * np.logical_and.accumulate(admitted & (scheduled > 0))
-        running = max(running, int(np.count_nonzero(part)))
-        chosen = part > 0
-        yield part[chosen], done[chosen]
-        done = done + np.where(done < prompt, part, np.minimum(part, 1))
+        rows = np.logical_and.accumulate(admitted & (scheduled > 0))
+        running = max(running, int(np.count_nonzero(rows)))
+        alike = 1 if (rows & prefill).any() else int((end - done)[rows].min())
+        yield Sample(scheduled[rows], done[rows] + int(random.integers(alike)), alike)
+        done = done + rows * np.where(prefill, scheduled, alike)
         stays = done < end
-        running -= int(np.count_nonzero(~stays))
-        if not stays.all():
-            new = draw.new(int(np.count_nonzero(~stays)), random)
+        ended = int(np.count_nonzero(~stays))
+        if ended:
+            running -= ended
             prompt, end, done = (
-                np.concatenate([old[stays], more])
-                for old, more in zip((prompt, end, done), new, strict=True)
+                np.concatenate([old[stays], new])
+                for old, new in zip((prompt, end, done), draw.new(ended, random), strict=True)
             )
 
 

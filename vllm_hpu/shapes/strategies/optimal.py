@@ -16,10 +16,10 @@ from vllm_hpu.shapes.plan import Cost, key_of, largest_sizes
 from vllm_hpu.shapes.select import Pool, select
 from vllm_hpu.shapes.traffic import Traffic
 
-# Sizes to choose from in every dimension, by the number of dimensions of a kind.
-_CANDIDATES = {2: 32, 3: 12}
+# Sizes to choose from in every dimension of a kind: see ``vllm_hpu.shapes.cover.sizes_of``.
+_CANDIDATES = {"decode": (48, 48), "prefill": (48, 16), "cached prefill": (24, 8, 28)}
 # A key must save this part of all costs. At 25 s of compilation it pays back in a day under load.
-LEAST_GAIN = 3e-4
+LEAST_GAIN = 1e-4
 
 
 class Optimal:
@@ -53,11 +53,11 @@ class Optimal:
             for kind, largest in largest_sizes(limits).items()
         ]
         select([kind.pool for kind in kinds], self.most, LEAST_GAIN)
-        return [kind.keys[index] for kind in kinds for index in kind.pool.chosen]
+        return [key for kind in kinds for key in kind.chosen()]
 
 
 class _Kind:
-    """The keys of one kind that could be chosen, the largest last."""
+    """The keys of one kind that could be chosen."""
 
     def __init__(
         self, limits: Limits, cost: Cost, demand: Demand, kind: str, largest: Sizes
@@ -67,20 +67,25 @@ class _Kind:
         weights = np.array([demand[step] for step in steps], np.float64)
         work = weights * [cost(exact(step)) for step in steps]
         axes = [
-            _axis(of, work, last, _CANDIDATES[len(largest)])
-            for of, last in zip(sizes.T, largest, strict=True)
+            _axis(of, work, last, most)
+            for of, last, most in zip(sizes.T, largest, _CANDIDATES[kind], strict=True)
         ]
         # Steps between the same candidate sizes are one: no plan can tell them apart.
-        places = [np.searchsorted(axis, of) for axis, of in zip(axes, sizes.T, strict=True)]
-        cells: dict[Sizes, float] = {}
-        for *place, weight in zip(*places, weights, strict=True):
-            corner = tuple(int(axis[at]) for axis, at in zip(axes, place, strict=True))
-            cells[corner] = cells.get(corner, 0.0) + float(weight)
-        corners = list(product(*(axis.tolist() for axis in axes)))
-        self.keys = [key_of(limits, kind, corner) for corner in corners]
-        prices = np.array([cost(key) for key in self.keys])
-        fits = (np.array(list(cells)).reshape(-1, 1, len(largest)) <= np.array(corners)).all(-1)
-        self.pool = Pool(np.array(list(cells.values())), np.where(fits, prices, np.inf))
+        places = np.stack(
+            [np.searchsorted(axis, of) for axis, of in zip(axes, sizes.T, strict=True)], axis=1
+        )
+        cells, cell_of = np.unique(places, axis=0, return_inverse=True)
+        keys = [
+            key_of(limits, kind, corner) for corner in product(*(axis.tolist() for axis in axes))
+        ]
+        shape = [len(axis) for axis in axes]
+        self._keys = np.array(keys, object).reshape(shape)
+        prices = np.array([cost(key) for key in keys]).reshape(shape)
+        often = np.bincount(cell_of.ravel(), weights, len(cells)).astype(np.float64)
+        self.pool = Pool(prices, cells, often)
+
+    def chosen(self) -> list[GraphKey]:
+        return [self._keys[tuple(place)] for place in self.pool.chosen]
 
 
 def _axis(
@@ -88,13 +93,14 @@ def _axis(
 ) -> NDArray[np.int64]:
     """About ``most`` of ``sizes``, and ``last``: all of them, or those among which work is spread.
 
-    Half of them part the work evenly, half the logarithms of the sizes.
+    A quarter of them part the logarithms of the sizes evenly, the others the work.
     """
     found, place = np.unique(sizes, return_inverse=True)
     if len(found) > most:
         done = np.cumsum(np.bincount(place, work))
-        evenly = np.searchsorted(done, np.linspace(0, done[-1], most // 2 + 1)[1:])
-        powers = np.geomspace(max(1, found[0]), found[-1], most - most // 2)
+        few = most // 4
+        evenly = np.searchsorted(done, np.linspace(0, done[-1], most - few + 1)[1:])
+        powers = np.geomspace(max(1, found[0]), found[-1], few)
         chosen = np.concatenate([evenly, np.searchsorted(found, powers)])
         found = found[np.unique(np.minimum(chosen, len(found) - 1))]
     return np.unique(np.append(found, last))
