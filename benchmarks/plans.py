@@ -231,15 +231,10 @@ def _ours(name: str, mix: str, plan: ShapePlan, steps: list[tuple[Rows, float]])
     launched = missed = 0.0
     for rows, share in steps:
         key = plan.dispatch(step_of(*rows, BLOCK, LIMITS.query_len))
-        launched += share * COST.key(key).flops
+        launched += share * COST.operations(key)
         missed += share * (key not in plan)
     exact, needed = (sum(share * of(rows) for rows, share in steps) for of in (_exact, _needed))
     return Result(name, mix, len(plan.keys), launched, exact, needed, missed)
-
-
-def operations(key: GraphKey) -> float:
-    """The cost that strategy opt makes least where only operations count."""
-    return COST.key(key).flops
 
 
 def results(mix: Mix, seed: int) -> Iterator[Result]:
@@ -254,7 +249,7 @@ def results(mix: Mix, seed: int) -> Iterator[Result]:
         ("pad", Padded(), COST.price),
         ("opt", Optimal(), COST.price),
         ("opt, profile", Optimal(profile), COST.price),
-        ("opt, profile, ops", Optimal(profile), operations),
+        ("opt, profile, ops", Optimal(profile), COST.operations),
     ]
     for name, strategy, cost in ours:
         yield _ours(name, mix.name, ShapePlan(LIMITS, strategy, cost), steps)

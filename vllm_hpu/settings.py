@@ -48,6 +48,7 @@ class Settings:
     bucketing_file      lists sizes of graphs, "" without one (VLLM_BUCKETING_FROM_FILE)
     traffic_profile     file of expected traffic, "" without one (VLLM_HPU_TRAFFIC_PROFILE)
     plan_budget         of strategy "opt", "" for the default one (VLLM_HPU_PLAN_BUDGET)
+    plan_cost           "time" or "operations": what a launch costs (VLLM_HPU_PLAN_COST)
     messages            what to tell the user about variables that do not do what they may expect
     """
 
@@ -66,6 +67,7 @@ class Settings:
     bucketing_file: str = ""
     traffic_profile: str = ""
     plan_budget: str = ""
+    plan_cost: str = "time"
     messages: tuple[str, ...] = ()
 
     @classmethod
@@ -99,6 +101,7 @@ class Settings:
             bucketing_file=environ.get(_FILE, ""),
             traffic_profile=environ.get("VLLM_HPU_TRAFFIC_PROFILE", ""),
             plan_budget=environ.get("VLLM_HPU_PLAN_BUDGET", ""),
+            plan_cost=_text("VLLM_HPU_PLAN_COST", environ),
             messages=tuple(messages),
         )
 

@@ -151,6 +151,10 @@ _EXECUTION = [
     Variable("VLLM_HPU_PLAN_BUDGET", "text", "100 graphs",
              "Most graphs of a plan, or the seconds and bytes they may take by prediction "
              '(strategy opt): for example "60 graphs", "20 min, 8 GiB".'),
+    Variable("VLLM_HPU_PLAN_COST", "text", "time",
+             "What a launch costs, where plans choose between graphs: predicted time, which counts "
+             "operations and bytes moved, or operations alone.",
+             choices=("time", "operations")),
     Variable("VLLM_EXPONENTIAL_BUCKETING", "bool", "", "true is exp, false is lin.",
              Status.DEPRECATED, "Set VLLM_BUCKETING_STRATEGY=exp or =lin"),
     *_bucket_variables(),

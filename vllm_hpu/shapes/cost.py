@@ -129,6 +129,10 @@ class CostModel:
         seconds = work.flops / self.card.flops_per_s + work.bytes / self.card.bytes_per_s
         return seconds + STEP_SECONDS
 
+    def operations(self, key: GraphKey) -> float:
+        """Operations of the forward in the graph of ``key``: what to compare plans by instead."""
+        return self.key(key).flops
+
     def padding(self, key: GraphKey, step: Step) -> Work:
         """What launching ``step`` in the graph of ``key`` does in vain."""
         return self.key(key) - self.step(step)

@@ -37,6 +37,9 @@ class PlanSettings(Protocol):
     @property
     def plan_budget(self) -> str: ...
 
+    @property
+    def plan_cost(self) -> str: ...
+
 
 class Strategy(Protocol):
     """Chooses the keys that steps may have; everything else about a plan follows from them."""
@@ -99,7 +102,9 @@ class ShapePlan:
         )
         if model is None:
             return cls(limits, strategy)
-        return cls(limits, strategy, CostModel(model, limits.block_size, limits.query_len).price)
+        costs = CostModel(model, limits.block_size, limits.query_len)
+        by_time = settings.plan_cost == "time"
+        return cls(limits, strategy, costs.price if by_time else costs.operations)
 
     def dispatch(self, step: Step) -> GraphKey:
         """The key ``step`` is launched with: the cheapest of those that cover it.

@@ -14,6 +14,7 @@ from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.limits import Limits
 from vllm_hpu.shapes.plan import Cost, key_of, largest_sizes
 from vllm_hpu.shapes.select import Pool, select
+from vllm_hpu.shapes.simulate import DEFAULT_STEPS
 from vllm_hpu.shapes.traffic import Traffic
 
 # Sizes to choose from in every dimension of a kind: see ``vllm_hpu.shapes.cover.sizes_of``.
@@ -36,18 +37,21 @@ class Optimal:
         traffic: Traffic | None = None,
         budget: PlanBudget | None = None,
         price: GraphPrice = PREDICTED_GRAPH,
+        samples: int = DEFAULT_STEPS,
     ) -> None:
         """
         traffic: None for ``vllm_hpu.shapes.mix.default_traffic``.
         budget: None for the default one.
         price: what compiling and keeping a graph takes.
+        samples: how many steps to simulate.
         """
         self.traffic = traffic
+        self.samples = samples
         self.most = (budget or PlanBudget()).most(price)
 
     def keys(self, limits: Limits, cost: Cost) -> Iterable[GraphKey]:
         """The chosen keys. A budget below the few that cover all steps is exceeded by them."""
-        demand = demand_of(self.traffic, limits, cost)
+        demand = demand_of(self.traffic, limits, cost, self.samples)
         kinds = [
             _Kind(limits, cost, demand, kind, largest)
             for kind, largest in largest_sizes(limits).items()
