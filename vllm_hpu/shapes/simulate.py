@@ -73,7 +73,9 @@ def simulate(
         rows = np.logical_and.accumulate(admitted & (scheduled > 0))
         running = max(running, int(np.count_nonzero(rows)))
         alike = 1 if (rows & prefill).any() else int((end - done)[rows].min())
-        yield Sample(scheduled[rows], done[rows] + int(random.integers(alike)), alike)
+        computed = done[rows] + int(random.integers(alike))
+        # Drafts end at the model length.
+        yield Sample(np.minimum(scheduled[rows], longest - computed), computed, alike)
         done = done + rows * np.where(prefill, scheduled, alike)
         stays = done < end
         ended = int(np.count_nonzero(~stays))
