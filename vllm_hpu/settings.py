@@ -21,8 +21,8 @@ _FILE = "VLLM_BUCKETING_FROM_FILE"
 _READ = (Status.ACTIVE, Status.DEPRECATED)
 # Tells the processes of one server that their parent has already logged something.
 _LOGGED = "_VLLM_HPU_{}_LOGGED"
-METRICS_FOLDER = "_VLLM_HPU_METRICS"
-"""Tells the processes of one server where to write what they count."""
+# Tells them where to write what they count.
+_METRICS_FOLDER = "_VLLM_HPU_METRICS"
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,12 @@ def metrics_folder() -> tuple[str, bool]:
     (PROMETHEUS_MULTIPROC_DIR), which vLLM reads by itself.
     """
     prometheus = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
-    return prometheus or os.environ.get(METRICS_FOLDER, ""), bool(prometheus)
+    return prometheus or os.environ.get(_METRICS_FOLDER, ""), bool(prometheus)
+
+
+def use_metrics_folder(folder: str) -> None:
+    """Have processes started from here on write their metrics to ``folder``."""
+    os.environ[_METRICS_FOLDER] = folder
 
 
 def register_with_vllm() -> None:

@@ -2,11 +2,12 @@
 
 import atexit
 import functools
+import multiprocessing
 import os
 import shutil
 import tempfile
 
-from vllm_hpu.settings import METRICS_FOLDER, export, metrics_folder
+from vllm_hpu.settings import metrics_folder, use_metrics_folder
 
 
 @functools.cache  # once per process
@@ -23,10 +24,11 @@ def publish() -> None:
     folder, shared = metrics_folder()
     if shared:
         return
-    if not folder:
+    # A server started by another one inherits its environment, and has a folder of its own.
+    if not folder or multiprocessing.parent_process() is None:
         folder = tempfile.mkdtemp(prefix="vllm-hpu-metrics-")
         atexit.register(_remove, folder, os.getpid())
-        export(METRICS_FOLDER, folder)
+        use_metrics_folder(folder)
     if os.path.isdir(folder):
         MultiProcessCollector(REGISTRY, folder)
 
