@@ -17,6 +17,7 @@ from vllm_hpu.shapes.cost import (
     Work,
     causal_pairs,
     exact,
+    padded_work,
 )
 from vllm_hpu.shapes.model import ModelShape
 
@@ -129,6 +130,20 @@ def test_the_default_card_is_the_current_one() -> None:
     assert "prediction" in PREDICTED_GRAPH.source
     assert 13 <= PREDICTED_GRAPH.seconds <= 40
     assert 20e9 < 300 * PREDICTED_GRAPH.bytes < 30e9
+
+
+def test_prices_count_operations_and_bytes() -> None:
+    cost, key = CostModel(TINY, 16, card=GAUDI2), GraphKey(16, 8, 8, True, 0)
+    work = cost.key(key)
+    assert cost.operations(key) == work.flops
+    assert cost.price(key) == pytest.approx(work.flops / 432e12 + work.bytes / 2.46e12 + 1e-3)
+    assert cost.price(key) > cost.seconds(key)
+
+
+def test_padded_work() -> None:
+    assert padded_work(GraphKey(4, 4, 9, False, 0)) == 4 * 200 + 9
+    assert padded_work(GraphKey(256, 0, 0, True, 0)) == 256 * (200 + 2)
+    assert padded_work(GraphKey(256, 4, 9, True, 7)) == 256 * (200 + 7) + 9
 
 
 def test_padding_is_the_difference() -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vllm_hpu.settings import Settings
 from vllm_hpu.shapes import GraphKey, Limits, ShapePlan, Step, step_of
 from vllm_hpu.shapes.budget import PlanBudget
 from vllm_hpu.shapes.cost import CostModel, padded_work
@@ -341,6 +342,18 @@ def test_dispatch_is_fast() -> None:
     step = Step(100, 100, 1111, 1, 777, 0)
     seconds = min(timeit.repeat(lambda: plan.dispatch(step), number=1000, repeat=20)) / 1000
     assert seconds < 5e-6
+
+
+def test_settings_choose_strategy_and_cost() -> None:
+    of = Limits(6, 200, 256, 16, query_len=2)
+    cost = CostModel(TINY, 16, query_len=2)
+    key = GraphKey(64, 6, 24, True, 0)
+    for name, expected in [("time", cost.price), ("operations", cost.operations)]:
+        settings = Settings.from_env({"VLLM_HPU_PLAN_COST": name, "VLLM_BUCKETING_STRATEGY": "pad"})
+        plan = ShapePlan.from_settings(of, settings, TINY)
+        assert plan.strategy.name == "padding-aware"
+        assert plan.cost(key) == expected(key)
+        assert ShapePlan.from_settings(of, settings).cost is padded_work
 
 
 def test_describe_names_every_size() -> None:
