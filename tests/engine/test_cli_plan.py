@@ -1,0 +1,65 @@
+"""`vllm-hpu plan`, which imports neither torch nor vLLM, shows what a server would plan."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.engine.cases import DECODERS
+
+DEMO = ROOT / "models" / "demo"
+# The least memory of a card that gets the limits of a large one.
+CARDS = {"gaudi2": "96GiB", "gaudi3": "128GiB"}
+
+
+def output(*command: str | Path, **environment: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1] if command[0] != "vllm_hpu.cli" else done.stdout)
+
+
+def shown(found: Any) -> Any:
+    """Limits and graphs as both sides tell them."""
+    graphs = [
+        {name: value for name, value in graph.items() if name != "covering"}
+        for graph in found["graphs"]
+    ]
+    return {"limits": found["limits"], "graphs": graphs}
+
+
+@pytest.mark.parametrize(("card", "memory"), CARDS.items())
+def test_a_server_without_limits(card: str, memory: str) -> None:
+    """The defaults are vLLM's on a card of that size."""
+    environment = {"GAUDI_EMULATOR_MEMORY": memory, "GAUDI_EMULATOR_DEVICE": card.upper()}
+    server = output("tests.engine.plan_case", "{}", DEMO, **environment)
+    plan = output("vllm_hpu.cli", "plan", DEMO, "--card", card, "--json")
+    assert shown(plan) == server[str(DEMO)]
+
+
+@pytest.mark.parametrize("strategy", ["exp", "opt"])
+def test_models_and_strategies(strategy: str, tiny: Callable[[str], Path]) -> None:
+    """Sizes, longest request and type are read from config.json as vLLM reads them."""
+    models = [tiny(name) for name in DECODERS]
+    limits = {"max_num_seqs": 8, "max_num_batched_tokens": 256, "block_size": 32}
+    environment = {"VLLM_BUCKETING_STRATEGY": strategy}
+    server = output("tests.engine.plan_case", json.dumps(limits), *models, **environment)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in limits.items()]
+    for model in models:
+        plan = output("vllm_hpu.cli", "plan", model, *flags, "--json", **environment)
+        assert shown(plan) == server[str(model)], model.name
