@@ -102,18 +102,20 @@ def _paths(axes: "Axes", comparison: Comparison) -> None:
 
 def _kinds(axes: "Axes", comparison: Comparison) -> None:
     """Operations of each strategy by kind, as multiples of those without padding."""
-    forecasts = comparison.forecasts
+    forecasts = comparison.forecasts.values()
     useful = sum(kind.flops for kind in comparison.chosen.kinds)
     places = range(len(forecasts))
     bottom = [0.0] * len(forecasts)
-    for name, colour in _KIND_COLOURS.items():
-        for part, hatch, shade in (("needed", "", 1.0), ("padding", "////", 0.35)):
-            heights = []
-            for forecast in forecasts.values():
-                found = [kind for kind in forecast.kinds if kind.kind == name]
-                flops = sum(kind.flops for kind in found)
-                padded = sum(kind.padded_flops for kind in found)
-                heights.append((flops if part == "needed" else padded - flops) / useful)
+    for part, hatch, shade in (("needed", "", 1.0), ("padding", "////", 0.35)):
+        for name, colour in _KIND_COLOURS.items():
+            found = [[kind for kind in one.kinds if kind.kind == name] for one in forecasts]
+            needed = [sum(kind.flops for kind in kinds) / useful for kinds in found]
+            padded = [sum(kind.padded_flops for kind in kinds) / useful for kinds in found]
+            heights = needed
+            if part == "padding":
+                heights = [all_ - real for all_, real in zip(padded, needed, strict=True)]
+            if not any(heights):
+                continue
             axes.bar(
                 places,
                 heights,
@@ -128,13 +130,13 @@ def _kinds(axes: "Axes", comparison: Comparison) -> None:
             )
             bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     axes.axhline(1, color="black", linewidth=1)
-    axes.set_xticks(list(places), list(forecasts))
+    axes.set_xticks(list(places), list(comparison.forecasts))
     axes.set_xlim(-0.6, len(forecasts) - 0.4)
     axes.set_ylim(0, 1.55 * max([*bottom, 1.0]))
     axes.set_xlabel("strategy, all graphs compiled")
     axes.set_ylabel("FLOPs (1 = without padding)")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="upper center", ncols=2, fontsize=8)
+    axes.legend(handles, labels, loc="upper center", ncols=2, fontsize=8)
 
 
 def _seconds_per_graph(comparison: Comparison) -> float:
