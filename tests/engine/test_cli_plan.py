@@ -52,6 +52,18 @@ def test_a_server_without_limits(card: str, memory: str) -> None:
     assert shown(plan) == server[str(DEMO)]
 
 
+def test_several_cards(tiny: Callable[[str], Path]) -> None:
+    """Costs are those of a rank's share, which changes what is cheapest."""
+    model = tiny("qwen3_moe")
+    limits = {"max_num_seqs": 8, "max_num_batched_tokens": 256, "tensor_parallel_size": 2}
+    environment = {"VLLM_BUCKETING_STRATEGY": "opt"}
+    server = output("tests.engine.plan_case", json.dumps(limits), model, **environment)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in limits.items()]
+    plan = output("vllm_hpu.cli", "plan", model, *flags, "--json", **environment)
+    assert plan["tensor_parallel_size"] == 2
+    assert shown(plan) == server[str(model)]
+
+
 @pytest.mark.parametrize("strategy", ["exp", "opt"])
 def test_models_and_strategies(strategy: str, tiny: Callable[[str], Path]) -> None:
     """Sizes, longest request and type are read from config.json as vLLM reads them."""

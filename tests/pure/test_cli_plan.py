@@ -337,6 +337,18 @@ def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_plot_without_matplotlib(tmp_path: Path) -> None:
+    """It is not among the plugin's dependencies, so it may be missing."""
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from vllm_hpu.cli import main; "
+        f"sys.exit(main(['plan', {str(DEMO)!r}, '--plot', {str(tmp_path / 'a.svg')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install matplotlib" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_names_every_option() -> None:
     text = vllm_hpu("plan", "--help").stdout
     for option in ("--profile", "--strategy", "--budget-graphs", "--plot", "--json", "--card"):

@@ -38,7 +38,7 @@ def draw(comparison: Comparison, file: Path) -> None:
         raise ConfigurationError(
             "A plot needs matplotlib, and it cannot be imported",
             str(error),
-            "Install it: pip install 'vllm-hpu[plot]'",
+            "Install it: pip install matplotlib",
         ) from None
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
