@@ -1,4 +1,4 @@
-"""Helpers of the bridge: execution mode (:mod:`.internal`), device type (:mod:`.experimental`)."""
+"""Helpers: execution mode (:mod:`.internal`), device type (:mod:`.experimental`), debugging."""
 
 from habana_frameworks.torch._missing import refuse
 

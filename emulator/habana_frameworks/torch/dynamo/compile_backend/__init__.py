@@ -2,8 +2,8 @@
 
 from habana_frameworks.torch._missing import refuse
 
-from . import backends
+from . import backends, config
 
-__all__ = ["backends"]
+__all__ = ["backends", "config"]
 
 __getattr__ = refuse(__name__)

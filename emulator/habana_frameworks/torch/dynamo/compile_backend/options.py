@@ -1,25 +1,18 @@
 """The options of ``hpu_backend``.
 
-Source: python_packages/habana_frameworks/torch/dynamo/compile_backend/config.py of
-HabanaAI/gaudi-pytorch-bridge. All of them steer how the card's graph compiler works; since the
-emulated backend runs the traced graph as it is and counts a recipe for every shape, results and
-counts are the same with either value. An unknown option raises.
+They are the settings of :mod:`.config`, for one call. All of them steer how the card's graph
+compiler works; since the emulated backend runs the traced graph as it is and counts a recipe for
+every shape, results and counts are the same with either value. An unknown option raises.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from . import config
+
 __all__ = ["OPTIONS", "check_options"]
 
-OPTIONS = frozenset(
-    {
-        "force_static_compile",  # compile recipes of exact shapes for a symbolic graph
-        "inference",
-        "keep_input_mutations",
-        "use_eager_fallback",
-        "use_graph_freezing",
-    }
-)
+OPTIONS = frozenset(config.configuration_flags)
 
 
 def check_options(kwargs: Mapping[str, Any]) -> None:
