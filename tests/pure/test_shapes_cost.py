@@ -224,6 +224,14 @@ def test_from_config() -> None:
         layers=3, hidden=64, heads=4, kv_heads=4, head_size=16, intermediate=256, vocab=9,
         products=2, parameter_bytes=4, activation_bytes=4, kv_bytes=4,
     )  # fmt: skip
+    assert (
+        ModelShape.from_config(LLAMA_8B | {"intermediate_size": None, "n_inner": 7}).intermediate
+        == 7
+    )
+    assert (
+        ModelShape.from_config(LLAMA_8B | {"intermediate_size": None, "ffn_dim": 9}).intermediate
+        == 9
+    )
     experts = ModelShape.from_config(
         LLAMA_8B | {"num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 1024,
                     "head_dim": 64}

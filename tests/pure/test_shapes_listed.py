@@ -69,6 +69,8 @@ def test_buckets_beyond_the_limits_are_left_out(path: Path) -> None:
         GraphKey(128, 0, 0, True, 64),
         GraphKey(128, 8, 64, True, 64),
     }
+    # As many tokens as a step may have: with decode rows that is the largest key.
+    assert keys(path, "(1, 512, 0)") == {GraphKey(512, 0, 0, True, 0)}
 
 
 def test_lists_and_ranges_and_comments(path: Path) -> None:

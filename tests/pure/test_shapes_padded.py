@@ -27,6 +27,13 @@ def test_defaults_by_hand() -> None:
     assert grids.prefill_blocks[:7] == (1, 2, 4, 6, 9, 13, 15)
 
 
+def test_context_may_be_padded_by_as_many_blocks_as_a_step_fills() -> None:
+    """300 tokens fill 3 blocks of 128, so of 1 to 15 blocks each third stays."""
+    of = Limits(4, 300, 2048, 128)
+    grids = Padded({"VLLM_PROMPT_CTX_BUCKET_PAD_PERCENT": 50}).grids(of)
+    assert grids.prefill_blocks[:6] == (2, 3, 6, 9, 12, 15)
+
+
 def test_no_padding_is_linear_and_half_doubles() -> None:
     none = {f"VLLM_{prefix}_BUCKET_PAD_PERCENT": 0 for prefix in PREFIXES}
     none["VLLM_DECODE_BS_BUCKET_STEP"] = 32

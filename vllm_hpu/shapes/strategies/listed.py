@@ -76,7 +76,7 @@ def _buckets(text: str, place: str) -> Iterator[tuple[int, int, int]]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ConfigurationError(f"{place}: {text!r} is not understood", _FORM, _REMEDY) from None
     if not isinstance(parsed, ast.Tuple) or len(parsed.elts) != 3:
-        raise ConfigurationError(f"{place}: {text!r} has not three sizes", _FORM, _REMEDY)
+        raise ConfigurationError(f"{place}: {text!r} is not three sizes", _FORM, _REMEDY)
     sizes = []
     names = (("batch", 1), ("query", 1), ("context", 0))
     for (name, least), item in zip(names, parsed.elts, strict=True):
