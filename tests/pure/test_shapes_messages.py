@@ -192,8 +192,8 @@ def test_profiles(content: str, text: str, tmp_path: Path) -> None:
         (
             lambda: Traffic((Length(0, 1, 1),), RIGHT[1:]),
             "A traffic profile has Length(input=0, output=1, number=1, cached=0). Lengths are "
-            "whole numbers of at least 1, fewer tokens are cached than given, and the number of requests "
-            f"is above 0. {_PROFILE}",
+            "whole numbers of at least 1, fewer tokens are cached than given, and the number of "
+            f"requests is above 0. {_PROFILE}",
         ),
         (
             lambda: Traffic(RIGHT[:1], (Load(0, 1),)),
