@@ -51,7 +51,5 @@ def mixed_decode_blocks(limits: Limits) -> Grid:
 
 
 def mixed_prefill_blocks(limits: Limits) -> Grid:
-    """From one row of full length to the most there are."""
-    return geometric(
-        power_of_two(limits.blocks_per_row) * _COARSE, limits.prefill_blocks, _COARSE**2
-    )
+    """From one row of full length, which most steps keep within, to the most there are."""
+    return geometric(power_of_two(limits.blocks_per_row), limits.prefill_blocks, _COARSE**2)
