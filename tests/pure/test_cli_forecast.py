@@ -4,7 +4,7 @@ import pytest
 
 from vllm_hpu.execution.order import Case, WarmUpOrder
 from vllm_hpu.observe.forecast import GraphPrices, forecast, padding_by_graphs
-from vllm_hpu.observe.plan_report import duration, percent, table
+from vllm_hpu.observe.plan_report import duration, percent, size, table
 from vllm_hpu.runner.plan import engine_limits
 from vllm_hpu.settings import Settings
 from vllm_hpu.shapes.cost import CostModel, exact
@@ -80,5 +80,13 @@ def test_words() -> None:
         "1 min 15 s",
         "1 h 25 min",
         "5 d 0 h",
+    ]
+    assert [size(n) for n in (0, 362_300, 83 << 20, 1023 << 20, 1 << 30, 1405 << 30)] == [
+        "0 MiB",
+        "0.346 MiB",
+        "83 MiB",
+        "1,023 MiB",
+        "1 GiB",
+        "1,405 GiB",
     ]
     assert table([("a", "bc"), ("def", "1")], "lr") == "  a    bc\n  def   1"

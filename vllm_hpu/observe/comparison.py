@@ -150,8 +150,8 @@ def _prices(question: Question, plan: ShapePlan) -> GraphPrices:
     known = sum(str(key) in records for key in plan.keys)
     return GraphPrices(
         records,
-        f"measured at an earlier start for {known} of the {len(plan.keys)} graphs ({file}); the "
-        f"others are predicted to take their mean",
+        f"{known} of the {len(plan.keys)} graphs of strategy {question.strategy} were measured at "
+        f"an earlier start ({file}); the others are predicted to take their mean",
     )
 
 

@@ -1,5 +1,6 @@
 """The strategies compared in a picture: padding against graphs and the time they take."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,14 @@ _LOOKS = (
     ("#56B4E9", "P"),
 )
 _KIND_COLOURS = {"decode": "#0072B2", "prefill": "#E69F00", "mixed": "#009E73"}
-_TIMES = (60, 300, 1200, 3600, 4 * 3600, 24 * 3600, 5 * 24 * 3600, 30 * 24 * 3600)
+_TIMES = (
+    *(1, 2, 5, 10, 20, 60),
+    *(60 * minutes for minutes in (2, 5, 10, 20)),
+    *(3600 * hours for hours in (1, 2, 4, 8, 24)),
+    *(86400 * days for days in (2, 5, 10, 30)),
+)
+_COUNTS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
+_TICKS = 8  # most on an axis, so that their labels do not touch
 
 
 def draw(comparison: Comparison, file: Path) -> None:
@@ -81,7 +89,10 @@ def _paths(axes: "Axes", comparison: Comparison) -> None:
     axes.set_ylim(0, 100)
     axes.set_xlabel("graphs compiled")
     axes.set_ylabel("padded share of FLOPs (%)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    low, high = axes.get_xlim()
+    counts = _ticks(_COUNTS, low, high)
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
     axes.grid(True, which="major", color="0.9")
     axes.legend(title="at the end of warm-up", loc="upper right", framealpha=1)
 
@@ -92,8 +103,7 @@ def _paths(axes: "Axes", comparison: Comparison) -> None:
         return time / per_graph
 
     times = axes.secondary_xaxis("top", functions=(to_time, to_graphs))
-    low, high = (bound * per_graph for bound in axes.get_xlim())
-    shown = [time for time in _TIMES if low <= time <= high]
+    shown = _ticks(_TIMES, low * per_graph, high * per_graph)
     times.set_xticks(shown, [_short(time) for time in shown])
     times.minorticks_off()
     word = "measured" if comparison.prices.records else "predicted"
@@ -139,6 +149,16 @@ def _kinds(axes: "Axes", comparison: Comparison) -> None:
     axes.legend(handles, labels, loc="upper center", ncols=2, fontsize=8)
 
 
+def _ticks(candidates: Sequence[int], low: float, high: float) -> list[int]:
+    """Those of ``candidates`` between ``low`` and ``high`` that lie far enough apart."""
+    ratio = (high / low) ** (1 / _TICKS)
+    found: list[int] = []
+    for candidate in candidates:
+        if low <= candidate <= high and (not found or candidate >= ratio * found[-1]):
+            found.append(candidate)
+    return found
+
+
 def _seconds_per_graph(comparison: Comparison) -> float:
     warm_up = comparison.chosen.warm_up
     return warm_up.seconds / warm_up.graphs
@@ -146,4 +166,4 @@ def _seconds_per_graph(comparison: Comparison) -> float:
 
 def _short(seconds: float) -> str:
     """A round time in one unit: the second of ``duration`` is 0."""
-    return " ".join(duration(seconds).split()[:2])
+    return f"{seconds:.0f} s" if seconds < 60 else " ".join(duration(seconds).split()[:2])

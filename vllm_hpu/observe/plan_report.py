@@ -7,7 +7,7 @@ from typing import Any
 from vllm_hpu.observe.comparison import Comparison
 from vllm_hpu.observe.forecast import Forecast, WarmUpForecast
 
-_GIB = 1 << 30
+_MIB, _GIB = 1 << 20, 1 << 30
 _FLAGS = {
     "max-num-seqs": "max_num_seqs",
     "max-num-batched-tokens": "max_num_batched_tokens",
@@ -119,7 +119,7 @@ def _warm_up(comparison: Comparison) -> str:
 
 def _warm_up_words(warm_up: WarmUpForecast) -> str:
     graphs = "1 graph" if warm_up.graphs == 1 else f"{warm_up.graphs:,} graphs"
-    return f"{graphs}, {duration(warm_up.seconds)}, {warm_up.bytes / _GIB:,.2f} GiB"
+    return f"{graphs}, {duration(warm_up.seconds)}, {size(warm_up.bytes)}"
 
 
 def _strategies(comparison: Comparison) -> str:
@@ -132,7 +132,7 @@ def _strategies(comparison: Comparison) -> str:
                 percent(forecast.padding),
                 percent(forecast.time_padding),
                 duration(forecast.warm_up.seconds),
-                f"{forecast.warm_up.bytes / _GIB:,.1f} GiB",
+                size(forecast.warm_up.bytes),
             )
         )
     lines = [table(rows, "lrrrrr")]
@@ -162,6 +162,18 @@ def percent(share: float) -> str:
     if share and share < 0.001:
         return f"{100 * share:.2f} %"
     return f"{100 * share:.3g} %"
+
+
+def size(number: int) -> str:
+    """Bytes in a unit that suits them.
+
+    >>> size(362_300), size(83 << 20), size(1405 << 30)
+    ('0.346 MiB', '83 MiB', '1,405 GiB')
+    """
+    small = number < _GIB
+    value = number / (_MIB if small else _GIB)
+    digits = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    return f"{digits} {'MiB' if small else 'GiB'}"
 
 
 def duration(seconds: float) -> str:
