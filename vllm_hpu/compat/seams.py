@@ -32,6 +32,24 @@ SEAMS: tuple[Seam, ...] = (
         RUNNER + "GPUModelRunner.prepare_inputs",
         ("self", "scheduler_output", "batch_req_state", "batch_desc", "num_active_loras"),
     ),
+    Seam(RUNNER + "GPUModelRunner.prepare_attn", ("self", "input_batch")),
+    Seam(RUNNER + "GPUModelRunner.add_requests", ("self", "scheduler_output")),
+    Seam(
+        RUNNER + "GPUModelRunner.sample",
+        ("self", "hidden_states", "input_batch", "grammar_output"),
+    ),
+    Seam(
+        RUNNER + "GPUModelRunner.postprocess_sampled",
+        (
+            "self",
+            "idx_mapping",
+            "sampled_tokens",
+            "num_sampled",
+            "num_rejected",
+            "query_start_loc",
+        ),
+    ),
+    Seam(RUNNER + "GPUModelRunner.sample_tokens", ("self", "grammar_output")),
     Seam(
         RUNNER + "GPUModelRunner.initialize_kv_cache",
         ("self", "kv_cache_config", "is_profiling", "kv_cache_allocation_context"),

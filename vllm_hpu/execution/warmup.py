@@ -240,6 +240,8 @@ class WarmUp:
         reset_peak(device)
         before = allocated_bytes(device)
         try:
+            if runner.step_sampler is not None:
+                runner.step_sampler.warm_up()
             hidden = torch.zeros(
                 runner.scheduler_config.max_num_seqs,
                 runner.model_config.get_hidden_size(),

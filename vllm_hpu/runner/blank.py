@@ -60,6 +60,8 @@ def blank_batch(runner: HpuModelRunner, key: GraphKey) -> InputBatch:
 def prepare_blank_step(runner: HpuModelRunner, key: GraphKey) -> None:
     """Bring the persistent buffers and the step's metadata into the shape of ``key``."""
     runner.step_forward.key = key
+    if runner.step_inputs is not None:
+        runner.step_inputs.stage_nothing()
     runner.model_state.prepare_attn(
         blank_batch(runner, key),
         CUDAGraphMode.FULL,

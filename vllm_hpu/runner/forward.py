@@ -79,9 +79,13 @@ class StepForward:
         # Layers of a group share one metadata object.
         groups = {id(group): group for group in metadata.values()}.values()
 
+        step_inputs = runner.step_inputs
+
         def forward() -> Any:
             for group in groups:
                 group.reset()
+            if step_inputs is not None:
+                step_inputs.derive(tokens)
             with set_forward_context(
                 metadata,
                 runner.vllm_config,
@@ -89,6 +93,9 @@ class StepForward:
                 slot_mapping=slot_mappings,
                 is_padding=buffers.is_padding[:tokens],
             ):
-                return runner.model(**inputs)
+                output = runner.model(**inputs)
+            if step_inputs is not None:
+                step_inputs.keep(output)
+            return output
 
         return forward

@@ -17,9 +17,12 @@ import torch
 import vllm.v1.worker.gpu.model_runner as upstream
 from vllm.config import VllmConfig
 from vllm.logger import init_logger
-from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.worker.gpu.async_utils import AsyncOutput
 from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.model_runner import BatchReqState, GPUModelRunner
+from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
 from vllm_hpu.attention import regions
 from vllm_hpu.compat.seams import replaced
@@ -31,6 +34,8 @@ from vllm_hpu.runner.forward import StepForward
 from vllm_hpu.runner.graph_manager import HpuGraphManager
 from vllm_hpu.runner.plan import plan_for
 from vllm_hpu.runner.rows import pad_rows
+from vllm_hpu.runner.sampling import Drawn, StepSampler, step_sampler
+from vllm_hpu.runner.step_inputs import StepInputs, is_plain
 from vllm_hpu.shapes.step import step_of
 from vllm_hpu.speculative import init_speculator, use_plain_launches
 
@@ -46,9 +51,14 @@ class HpuModelRunner(GPUModelRunner):
         launcher: runs forwards in that mode.
         step_forward: the forward of the step whose inputs are in the persistent buffers.
         dump_row: index of the request-state row that padding rows point at.
+        step_inputs: derives a step's inputs within its forward; None for engines that need them
+            before it.
+        step_sampler: samples simple steps by one launch; None where vLLM's sampler always does.
     """
 
     cudagraph_manager: HpuGraphManager | None
+    step_inputs: StepInputs | None = None
+    step_sampler: StepSampler | None = None
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
         self.plan = plan_for(vllm_config)
@@ -72,6 +82,11 @@ class HpuModelRunner(GPUModelRunner):
         if self.speculator is not None:
             use_plain_launches(self.speculator)
         self.step_forward = StepForward(self)
+        self.step_inputs = StepInputs(self) if is_plain(self) else None
+        if self.step_inputs is not None:
+            # It has no columns, and clearing a new request's row of it would be a launch.
+            self.req_states.draft_tokens = self.req_states.draft_tokens.cpu()
+        self.step_sampler = step_sampler(self)
 
     def initialize_kv_cache(self, *args: Any, **kwargs: Any) -> None:
         make_manager = partial(
@@ -90,6 +105,8 @@ class HpuModelRunner(GPUModelRunner):
             return state, uniform
         if state is None:
             self.cudagraph_manager.next_step = None
+            if self.step_inputs is not None:
+                self.step_inputs.stage_nothing()
             return state, uniform
         computed = self.req_states.num_computed_tokens_np[state.idx_mapping_np]
         self.cudagraph_manager.next_step = step_of(
@@ -109,12 +126,73 @@ class HpuModelRunner(GPUModelRunner):
         batch_desc: Any,
         num_active_loras: int,
     ) -> InputBatch:
-        batch = super().prepare_inputs(
-            scheduler_output, batch_req_state, batch_desc, num_active_loras
-        )
+        if self.step_inputs is not None:
+            batch = self.step_inputs.batch(scheduler_output, batch_req_state, batch_desc)
+        else:
+            batch = super().prepare_inputs(
+                scheduler_output, batch_req_state, batch_desc, num_active_loras
+            )
         # Padding rows have no request behind them: whoever walks req_ids sees the real ones only.
         batch.req_ids = batch.req_ids[: len(scheduler_output.num_scheduled_tokens)]
         return batch
+
+    def prepare_attn(
+        self, input_batch: InputBatch
+    ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        if self.step_inputs is None:
+            return super().prepare_attn(input_batch)
+        tables = self.block_tables
+        rows, tokens = input_batch.num_reqs_after_padding, input_batch.num_tokens_after_padding
+        return (
+            tuple(table[:rows] for table in tables.input_block_tables),
+            tables.slot_mappings[:, :tokens],
+        )
+
+    def add_requests(self, scheduler_output: SchedulerOutput) -> None:
+        super().add_requests(scheduler_output)
+        if self.step_sampler is None:
+            return
+        for request in scheduler_output.scheduled_new_reqs:
+            if request.sampling_params is not None:
+                row = self.req_states.req_id_to_index[request.req_id]
+                self.step_sampler.add_request(row, request.sampling_params)
+
+    def sample(
+        self,
+        hidden_states: torch.Tensor,
+        input_batch: InputBatch,
+        grammar_output: GrammarOutput | None,
+    ) -> tuple[SamplerOutput, torch.Tensor, torch.Tensor]:
+        draw = None
+        if self.step_sampler is not None and grammar_output is None:
+            draw = self.step_sampler.draw_of(input_batch)
+        if draw is None or self.step_sampler is None:
+            return super().sample(hidden_states, input_batch, grammar_output)
+        output = self.step_sampler.sample(input_batch.num_reqs, draw)
+        return output, output.num_sampled, output.num_rejected
+
+    def postprocess_sampled(
+        self,
+        idx_mapping: torch.Tensor,
+        sampled_tokens: torch.Tensor,
+        num_sampled: torch.Tensor,
+        num_rejected: torch.Tensor,
+        query_start_loc: torch.Tensor | None = None,
+    ) -> None:
+        if self.step_sampler is not None:
+            self.step_sampler.feed_back(Drawn(sampled_tokens, num_sampled, num_rejected))
+            return
+        super().postprocess_sampled(
+            idx_mapping, sampled_tokens, num_sampled, num_rejected, query_start_loc
+        )
+
+    def sample_tokens(
+        self, grammar_output: GrammarOutput | None
+    ) -> AsyncOutput | ModelRunnerOutput | None:
+        output = super().sample_tokens(grammar_output)
+        if self.step_sampler is not None and isinstance(output, AsyncOutput):
+            self.step_sampler.keep_until(output.copy_event)
+        return output
 
     def shutdown(self) -> None:
         """Give back captured graphs before the weights they hold on to."""

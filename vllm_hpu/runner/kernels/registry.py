@@ -75,6 +75,7 @@ KERNELS = {_WORKER + name: function for name, function in _KERNELS.items()}
 
 _METHODS: dict[str, Callable[..., Any]] = {
     "gpu.buffer_utils.StagedWriteTensor.apply_write": staged_writes.apply_write,
+    "gpu.buffer_utils.UvaBackedTensor.copy_to_uva": staged_writes.copy_to_device,
     "gpu.buffer_utils.FusedStagedWriter.apply": staged_writes.apply_all,
     "gpu.block_table.BlockTables.gather_block_tables": block_tables.gather_block_tables,
     "gpu.block_table.BlockTables.compute_slot_mappings": block_tables.compute_slot_mappings,

@@ -86,6 +86,8 @@ gpu.mm.rope._prepare_rope_positions_kernel:
     prefill_lens_ptr num_computed_tokens_ptr BLOCK_SIZE NUM_DIMS
 gpu.buffer_utils.StagedWriteTensor.apply_write:
     self
+gpu.buffer_utils.UvaBackedTensor.copy_to_uva:
+    self n
 gpu.buffer_utils.FusedStagedWriter.apply:
     self tensors output_ptrs output_strides
 gpu.block_table.BlockTables.gather_block_tables:

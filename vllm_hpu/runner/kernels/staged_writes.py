@@ -1,8 +1,10 @@
 """Staged writes: changes of request state collected on the host, applied once per step.
 
-Methods that replace those of vLLM's `StagedWriteTensor` and `FusedStagedWriter`. vLLM sends four
-arrays per tensor to the device and lets the kernel work out where each value goes. Here the host,
-which knows it anyway, works it out: one copy of (place, value) pairs and one scatter.
+Methods that replace those of vLLM's `StagedWriteTensor`, `FusedStagedWriter` and
+`UvaBackedTensor`. vLLM sends four arrays per tensor to the device and lets the kernel work out
+where each value goes. Here the host, which knows it anyway, works it out. Few writes are copied
+straight to their places, without a launch; many are one copy of (place, value) pairs and one
+scatter.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from vllm.utils.torch_utils import async_tensor_h2d
-from vllm.v1.worker.gpu.buffer_utils import FusedStagedWriter, StagedWriteTensor
+from vllm.v1.worker.gpu.buffer_utils import FusedStagedWriter, StagedWriteTensor, UvaBackedTensor
+
+_FEW = 8
+"""Most writes that are copied one by one: such a copy costs about what a launch does."""
+
+_SENT = "_hpu_sent"
 
 
 def apply_write(self: StagedWriteTensor) -> None:
@@ -21,6 +28,10 @@ def apply_write(self: StagedWriteTensor) -> None:
     starts[i] on; no two writes of a step may overlap.
     """
     if not self._staged_write_indices:
+        return
+    if len(self._staged_write_indices) <= _FEW:
+        _copy_each(self)
+        self.clear_staged_writes()
         return
     places, values = _places(self), _values(self)
     # The number of staged values differs from step to step; a power of two keeps the number of
@@ -36,6 +47,38 @@ def apply_write(self: StagedWriteTensor) -> None:
     new = new.to(torch.int32).view(torch.float32) if self.dtype.is_floating_point else new
     self.gpu.view(-1).index_copy_(0, device_pairs[0], new.to(self.dtype))
     self.clear_staged_writes()
+
+
+def _copy_each(tensor: StagedWriteTensor) -> None:
+    """Copy every write to its place, in their order."""
+    flat, begin = tensor.gpu.view(-1), 0
+    writes = zip(
+        tensor._staged_write_indices,
+        tensor._staged_write_starts,
+        tensor._staged_write_cu_lens,
+        strict=True,
+    )
+    for index, start, end in writes:
+        place = index * tensor.gpu.stride(0) + int(start)
+        values = tensor._staged_write_contents[begin:end]
+        async_tensor_h2d(values, out=flat[place : place + end - begin])
+        begin = end
+
+
+def copy_to_device(self: UvaBackedTensor, n: int | None = None) -> torch.Tensor:
+    """Send what the host changed. Replaces `UvaBackedTensor.copy_to_uva`.
+
+    vLLM's goes round several buffers; a captured graph needs one that stays, and the stream orders
+    its writes with its readers. Nothing is sent when nothing has changed. Returns the tensor, or
+    its first `n` rows.
+    """
+    sent = vars(self).get(_SENT)
+    if sent is None or not np.array_equal(sent, self.np):
+        values = self.np.copy()
+        # Not an attribute vLLM's class declares.
+        vars(self)[_SENT] = values
+        self.gpu.copy_(torch.from_numpy(values), non_blocking=True)
+    return self.gpu if n is None else self.gpu[:n]
 
 
 def _places(tensor: StagedWriteTensor) -> np.ndarray:

@@ -1,0 +1,268 @@
+"""The inputs of a step, from one copy of integers to everything the forward reads.
+
+vLLM prepares a step's inputs by a dozen kernels before the forward. Here the host sends only what
+it alone knows, the state row of each batch row and where its tokens start, and the rest is derived
+as the first part of the forward, so that it belongs to the forward's graph.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from vllm.utils.torch_utils import async_tensor_h2d
+from vllm.v1.attention.backends.utils import PAD_SLOT_ID
+from vllm.v1.worker.gpu.input_batch import InputBatch
+
+from vllm_hpu.attention.regions import region
+from vllm_hpu.runner.kernels.rows import lengths_of, lookup, rows_of, take
+
+if TYPE_CHECKING:
+    from vllm.v1.worker.gpu.model_runner import BatchReqState
+
+    from vllm_hpu.runner.model_runner import HpuModelRunner
+
+
+class RowInputs(NamedTuple):
+    """Persistent tensors with one entry per batch row, R rows.
+
+    state            int64 [R], row of the request states
+    query_start_loc  int32 [R + 1]
+    seq_lens         int32 [R]
+    last_token       int64 [R], the token whose logits are sampled; any token for padding rows
+    """
+
+    state: torch.Tensor
+    query_start_loc: torch.Tensor
+    seq_lens: torch.Tensor
+    last_token: torch.Tensor
+
+
+class TokenInputs(NamedTuple):
+    """Persistent tensors with one entry per token, T tokens.
+
+    input_ids   int32 [T]
+    positions   int64 [T], 0 for padding tokens
+    is_padding  bool [T]
+    """
+
+    input_ids: torch.Tensor
+    positions: torch.Tensor
+    is_padding: torch.Tensor
+
+
+class CacheTables(NamedTuple):
+    """Block tables and slots, one entry per group of the KV cache.
+
+    states   int32 [S, blocks] each, the block tables of all requests
+    rows     int32 [R, blocks] each, those of the step's rows, written
+    slots    int64 [groups, >= T], written
+    sizes    tokens of a block; 0 for groups without slots
+    """
+
+    states: list[torch.Tensor]
+    rows: list[torch.Tensor]
+    slots: torch.Tensor
+    sizes: tuple[int, ...]
+
+
+@region
+def derive_inputs(
+    step: torch.Tensor,
+    computed_of: torch.Tensor,
+    token_ids: torch.Tensor,
+    rows: RowInputs,
+    tokens: TokenInputs,
+    tables: CacheTables,
+) -> None:
+    """Fill all inputs of the forward from the step's integers and the request states.
+
+    Args:
+        step: int32 ``[2 * R + 1]``: the state row of each batch row, then where its tokens start.
+        computed_of: int32 ``[S]``, tokens of each request that are in the cache.
+        token_ids: int32 ``[S, L]``, all tokens of each request, the last sampled one included:
+            token i of a row is the one at its position, be it prompt or sampled.
+    """
+    count, length = rows.state.shape[0], tokens.positions.shape[0]
+    state, starts = step[:count].to(torch.int64), step[count:]
+    computed = take(computed_of, state)
+    rows.state.copy_(state)
+    rows.query_start_loc.copy_(starts)
+    rows.seq_lens.copy_(computed + lengths_of(starts, count))
+    rows.last_token.copy_((starts[1:] - 1).clamp_min(0))
+
+    row = rows_of(starts, count, length)
+    real = row < count
+    owner = row.clamp_max(count - 1)
+    offset = take(computed - starts[:-1], owner)
+    position = torch.arange(length, dtype=torch.int64, device=step.device) + offset
+    position = position.masked_fill(~real, 0)
+    of_token = take(state, owner)
+    tokens.positions.copy_(position)
+    tokens.input_ids.copy_(lookup(token_ids, of_token, position))
+    tokens.is_padding.copy_(~real)
+
+    for group, size in enumerate(tables.sizes):
+        tables.rows[group].copy_(take(tables.states[group], state))
+        slots = tables.slots[group, :length]
+        if not size:
+            slots.fill_(PAD_SLOT_ID)
+            continue
+        column = torch.div(position, size, rounding_mode="floor")
+        block = lookup(tables.states[group], of_token, column)
+        # position - column * size is the offset in the block.
+        slots.copy_(((block - column) * size + position).masked_fill(~real, PAD_SLOT_ID))
+
+
+@region
+def keep_rows(hidden: torch.Tensor, last_token: torch.Tensor, kept: torch.Tensor) -> None:
+    """Keep the hidden states that are sampled from: hidden ``[T, H]``, kept ``[R, H]``."""
+    kept.copy_(take(hidden, last_token))
+
+
+class StepInputs:
+    """Stages a step on the host and derives its inputs on the device.
+
+    For engines whose forward needs nothing between the two, see :func:`is_plain`.
+
+    Attributes:
+        rows: the persistent tensors of the batch rows.
+        hidden: ``[R, hidden size]``, the hidden state of each row's last token after a forward.
+    """
+
+    def __init__(self, runner: HpuModelRunner) -> None:
+        self._runner = runner
+        count, device, buffers = runner.max_num_reqs, runner.device, runner.input_buffers
+        self._step = torch.zeros(2 * count + 1, dtype=torch.int32, device=device)
+        self.rows = RowInputs(
+            torch.full((count,), runner.dump_row, dtype=torch.int64, device=device),
+            buffers.query_start_loc,
+            buffers.seq_lens,
+            torch.zeros(count, dtype=torch.int64, device=device),
+        )
+        # Without draft tokens these never change: one row of logits per batch row.
+        self._logit_starts = torch.arange(count + 1, dtype=torch.int32, device=device)
+        self._place_in_row = torch.zeros(count, dtype=torch.int32, device=device)
+        width = runner.model_config.get_hidden_size()
+        self.hidden = torch.zeros(count, width, dtype=runner.dtype, device=device)
+
+    def stage(self, state_rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Send a step's integers: state row and new tokens of each row, [n] each.
+
+        Returns the starts, int32 [R + 1], on the host.
+        """
+        count, used = self._runner.max_num_reqs, len(state_rows)
+        step = np.full(2 * count + 1, self._runner.dump_row, dtype=np.int32)
+        step[:used] = state_rows
+        starts = step[count:]
+        starts[0] = 0
+        np.cumsum(lengths, out=starts[1 : used + 1])
+        starts[used + 1 :] = starts[used]
+        async_tensor_h2d(step, out=self._step)
+        return starts
+
+    def stage_nothing(self) -> None:
+        """Stage a step of padding rows only."""
+        nobody = np.zeros(0, dtype=np.int32)
+        self.stage(nobody, nobody)
+
+    def derive(self, tokens: int) -> None:
+        """Fill the inputs of a forward of ``tokens`` padded tokens; part of the forward."""
+        runner = self._runner
+        buffers, tables, requests = runner.input_buffers, runner.block_tables, runner.req_states
+        enabled = tables._slot_mapping_enabled
+        derive_inputs(
+            self._step,
+            requests.num_computed_tokens.gpu,
+            requests.all_token_ids.gpu,
+            self.rows,
+            TokenInputs(
+                buffers.input_ids[:tokens],
+                buffers.positions[:tokens],
+                buffers.is_padding[:tokens],
+            ),
+            CacheTables(
+                [table.gpu for table in tables.block_tables],
+                tables.input_block_tables,
+                tables.slot_mappings,
+                tuple(
+                    size if on else 0 for size, on in zip(tables.block_sizes, enabled, strict=True)
+                ),
+            ),
+        )
+
+    def keep(self, hidden: torch.Tensor) -> None:
+        """Keep what is sampled from of a forward's result ``[T, H]``; part of the forward."""
+        keep_rows(hidden, self.rows.last_token, self.hidden)
+
+    def batch(self, scheduled: Any, state: BatchReqState, desc: Any) -> InputBatch:
+        """Stage a step; the tensors of the returned batch are filled when the forward runs."""
+        runner = self._runner
+        count, tokens = len(state.req_ids), desc.num_tokens
+        starts = self.stage(state.idx_mapping_np, state.num_scheduled_tokens)
+        computed = runner.req_states.num_computed_tokens_np[state.idx_mapping_np]
+        longest = np.zeros(runner.max_num_reqs, dtype=np.int32)
+        np.add(computed, state.num_scheduled_tokens, out=longest[:count])
+        buffers = runner.input_buffers
+        return InputBatch(
+            req_ids=state.req_ids,
+            num_reqs=count,
+            num_reqs_after_padding=runner.max_num_reqs,
+            idx_mapping=self.rows.state[:count],
+            idx_mapping_np=state.idx_mapping_np,
+            expanded_idx_mapping=self.rows.state[:count],
+            expanded_local_pos=self._place_in_row[:count],
+            num_scheduled_tokens=state.num_scheduled_tokens,
+            num_tokens=state.num_tokens,
+            num_tokens_after_padding=tokens,
+            num_draft_tokens=0,
+            num_draft_tokens_per_req=None,
+            query_start_loc=self.rows.query_start_loc,
+            query_start_loc_np=starts,
+            seq_lens=self.rows.seq_lens,
+            seq_lens_cpu_upper_bound=torch.from_numpy(longest),
+            dcp_local_seq_lens=None,
+            num_computed_tokens_np=computed,
+            prefill_len_np=state.prefill_len_np,
+            num_computed_prefill_tokens_np=state.num_computed_prefill_tokens_np,
+            is_prefilling_np=state.is_prefilling_np,
+            has_prefill=state.has_prefill,
+            prefill_runs_as_decode_np=state.prefill_runs_as_decode_np,
+            decode_graph_eligible=state.decode_graph_eligible,
+            max_seq_len_np=state.max_seq_len_np,
+            input_ids=buffers.input_ids[:tokens],
+            positions=buffers.positions[:tokens],
+            is_padding=buffers.is_padding[:tokens],
+            logits_indices=self.rows.last_token[:count],
+            cu_num_logits=self._logit_starts[: count + 1],
+            cu_num_logits_np=np.arange(count + 1, dtype=np.int32),
+            has_structured_output_reqs=scheduled.has_structured_output_requests,
+            prompt_lens=None,
+        )
+
+
+def is_plain(runner: HpuModelRunner) -> bool:
+    """Whether nothing needs a step's inputs on the device before the forward.
+
+    Draft tokens, images, prompt embeddings, rotary positions of more than one dimension, pipeline
+    and context parallelism do; their engines prepare inputs as vLLM does.
+    """
+    from vllm.v1.worker.gpu.model_states.default import DefaultModelState
+
+    parallel = runner.parallel_config
+    return (
+        type(runner.model_state) is DefaultModelState
+        and runner.model_state.rope_state is None
+        and runner.speculator is None
+        and not runner.is_pooling_model
+        and not runner.uses_inputs_embeds
+        and not runner.use_aux_hidden_state_outputs
+        and not runner.is_encoder_decoder
+        and runner.model_config.rswa_window is None
+        and not runner.cache_config.kv_sharing_fast_prefill
+        and parallel.pipeline_parallel_size == 1
+        and parallel.data_parallel_size == 1
+        and parallel.decode_context_parallel_size == 1
+        and parallel.prefill_context_parallel_size == 1
+    )
