@@ -3,7 +3,7 @@
 import pytest
 
 from vllm_hpu.execution.order import Case, WarmUpOrder
-from vllm_hpu.observe.forecast import GraphPrices, forecast, padding_by_graphs
+from vllm_hpu.observe.forecast import Demand, GraphPrices, forecast, padding_by_graphs
 from vllm_hpu.observe.plan_report import duration, percent, size, table
 from vllm_hpu.runner.plan import engine_limits
 from vllm_hpu.settings import Settings
@@ -22,6 +22,7 @@ TRAFFIC = Traffic(
 )
 STEPS = steps_of(TRAFFIC, LIMITS, 600)
 COST = CostModel(MODEL, 128)
+DEMAND = Demand(STEPS, COST)
 
 
 @pytest.fixture(scope="module", params=["exp", "lin", "opt"])
@@ -47,12 +48,12 @@ def test_padding_while_warm_up_goes_on_is_that_of_the_ready_set(plan: ShapePlan)
             needed = sum(s * COST.key(exact(step)).flops for step, s in STEPS.items())
             expected.append((len(ready), pytest.approx(1 - needed / launched)))
     assert expected
-    assert padding_by_graphs(plan, STEPS, COST, numbers) == expected
+    assert padding_by_graphs(plan, DEMAND, numbers) == expected
 
 
 def test_with_all_graphs_every_step_runs_in_its_own(plan: ShapePlan) -> None:
-    found = forecast(plan, STEPS, COST, GraphPrices({}))
-    [(graphs, padding)] = padding_by_graphs(plan, STEPS, COST, {len(plan.keys)})
+    found = forecast(plan, DEMAND, GraphPrices({}))
+    [(graphs, padding)] = padding_by_graphs(plan, DEMAND, {len(plan.keys)})
     assert graphs == found.warm_up.graphs == sum(kind.graphs for kind in found.kinds)
     assert padding == pytest.approx(found.padding)
     assert sum(kind.steps for kind in found.kinds) == pytest.approx(1)
@@ -63,7 +64,7 @@ def test_a_step_of_exactly_a_graphs_size_is_not_padded(plan: ShapePlan) -> None:
     decode = next(key for key in plan.keys if key.kind == "decode")
     step = plan.witness(decode)._replace(decode_rows=decode.decode_rows)
     step = step._replace(decode_tokens=decode.decode_rows, decode_blocks=decode.decode_blocks)
-    found = forecast(plan, {step: 1.0}, COST, GraphPrices({}))
+    found = forecast(plan, Demand({step: 1.0}, COST), GraphPrices({}))
     assert found.padding == found.time_padding == 0
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vllm_hpu.errors import ConfigurationError
-from vllm_hpu.observe.forecast import Forecast, GraphPrices, Steps, forecast, padding_by_graphs
+from vllm_hpu.observe.forecast import Demand, Forecast, GraphPrices, forecast, padding_by_graphs
 from vllm_hpu.observe.measured import find_records
 from vllm_hpu.observe.model_folder import ModelFolder
 from vllm_hpu.observe.server_limits import ServerLimits
@@ -15,7 +15,7 @@ from vllm_hpu.shapes.limits import Limits
 from vllm_hpu.shapes.mix import default_traffic
 from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.plan import ShapePlan
-from vllm_hpu.shapes.simulate import steps_of
+from vllm_hpu.shapes.simulate import DEFAULT_STEPS, steps_of
 from vllm_hpu.shapes.step import Step
 from vllm_hpu.shapes.strategies import NAMES
 from vllm_hpu.shapes.traffic import Traffic
@@ -24,6 +24,8 @@ _ASSUMED = (
     "an assumption: chats, chats with a cached history and a few documents, with any number of "
     "requests in flight (VLLM_HPU_RECORD_PROFILE records yours for --profile)"
 )
+# Padding is counted on other requests than those that strategy opt drew from the same traffic.
+_SEED = 1
 # Plans up to this size are followed graph by graph; warm-up's order is quadratic in their number.
 _FOLLOWED_GRAPHS = 1000
 _STOPS = (3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256)
@@ -63,7 +65,6 @@ class Comparison:
     """The answer.
 
     traffic    in words
-    steps      the traffic's steps, with their shares
     chosen     the forecast of the strategy asked for
     forecasts  of every strategy that can be planned, by name
     refused    why the others cannot, by name
@@ -74,7 +75,6 @@ class Comparison:
 
     question: Question
     traffic: str
-    steps: Steps
     chosen: Forecast
     forecasts: Mapping[str, Forecast]
     refused: Mapping[str, str]
@@ -97,21 +97,20 @@ def compare(question: Question) -> Comparison:
         servers, words = [Traffic.read(Path(profile))], f"the profile {profile}"
     else:
         servers, words = default_traffic(limits), _ASSUMED
-    steps = _steps(servers, limits)
+    demand = Demand(_steps(servers, limits), cost)
     plans, refused = _plans(question)
     chosen = plans[question.strategy]
     prices = _prices(question, chosen)
-    forecasts = {name: forecast(plan, steps, cost, prices) for name, plan in plans.items()}
+    forecasts = {name: forecast(plan, demand, prices) for name, plan in plans.items()}
     stops = (*_STOPS, question.budget_graphs or 0)
     paths = {
-        name: padding_by_graphs(plan, steps, cost, stops)
+        name: padding_by_graphs(plan, demand, stops)
         for name, plan in plans.items()
         if len(plan.keys) <= _FOLLOWED_GRAPHS
     }
     return Comparison(
         question,
         words,
-        steps,
         forecasts[question.strategy],
         forecasts,
         refused,
@@ -121,11 +120,12 @@ def compare(question: Question) -> Comparison:
     )
 
 
-def _steps(servers: Sequence[Traffic], limits: Limits) -> Steps:
+def _steps(servers: Sequence[Traffic], limits: Limits) -> Mapping[Step, float]:
     """The steps of all ``servers``, each as important as the others."""
     steps: dict[Step, float] = {}
+    number = DEFAULT_STEPS // len(servers)
     for server in servers:
-        for step, share in steps_of(server, limits).items():
+        for step, share in steps_of(server, limits, number, _SEED).items():
             steps[step] = steps.get(step, 0.0) + share / len(servers)
     return steps
 

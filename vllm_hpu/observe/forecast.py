@@ -13,7 +13,22 @@ from vllm_hpu.shapes.plan import ShapePlan
 from vllm_hpu.shapes.step import Step
 
 KINDS = ("decode", "prefill", "mixed")
-Steps = Mapping[Step, float]
+
+
+class Demand:
+    """The steps of some traffic with their prices, computed once for all plans.
+
+    steps    every step and its share of all steps
+    cost     prices them
+    flops    operations of each step without padding, in the order of ``steps``
+    seconds  predicted time of each step without padding (``CostModel.seconds``)
+    """
+
+    def __init__(self, steps: Mapping[Step, float], cost: CostModel) -> None:
+        self.steps = steps
+        self.cost = cost
+        self.flops = [cost.step(step).flops for step in steps]
+        self.seconds = [cost.seconds(exact(step)) for step in steps]
 
 
 @dataclass(frozen=True)
@@ -114,17 +129,14 @@ class GraphPrices:
         )
 
 
-def forecast(plan: ShapePlan, steps: Steps, cost: CostModel, prices: GraphPrices) -> Forecast:
-    """``plan`` under ``steps`` (a step and its share of all steps), each in its own graph."""
-    graphs = dict.fromkeys(KINDS, 0)
-    for key in plan.keys:
-        graphs[key.kind] += 1
-    kinds = _kinds(steps, plan.dispatch, cost, graphs)
+def forecast(plan: ShapePlan, demand: Demand, prices: GraphPrices) -> Forecast:
+    """``plan`` under ``demand``, each step in its own graph."""
+    kinds = _kinds(plan, demand)
     return Forecast(plan, kinds, prices.of(plan.keys), prices.of(plan.covering))
 
 
 def padding_by_graphs(
-    plan: ShapePlan, steps: Steps, cost: CostModel, numbers: Collection[int]
+    plan: ShapePlan, demand: Demand, numbers: Collection[int]
 ) -> list[tuple[int, float]]:
     """(graphs, share of padding) while warm-up goes on, at those of ``numbers`` that it passes.
 
@@ -133,11 +145,11 @@ def padding_by_graphs(
     """
     order = WarmUpOrder(plan, [0], plan.cost)
     wanted: dict[GraphKey, int] = {}
-    for step, share in steps.items():
+    for step, share in demand.steps.items():
         key = plan.dispatch(step)
         # Scaled, because the order asks for whole numbers of steps.
         wanted[key] = wanted.get(key, 0) + round(1e6 * share)
-    launched = _Launched(steps, plan.cost, cost)
+    launched = _Launched(demand, plan.cost)
     points: list[tuple[int, float]] = []
     for number in range(1, max(numbers, default=0) + 1):
         case = order.choose(lambda case: wanted.get(case.key, 0))
@@ -153,13 +165,13 @@ def padding_by_graphs(
 class _Launched:
     """Which of the graphs so far every step runs in, for all steps at once."""
 
-    def __init__(self, steps: Steps, price: Callable[[GraphKey], float], cost: CostModel) -> None:
-        self._price, self._cost = price, cost
-        columns = np.array([(*step, step.tokens) for step in steps])
+    def __init__(self, demand: Demand, price: Callable[[GraphKey], float]) -> None:
+        self._price, self._cost = price, demand.cost
+        columns = np.array([(*step, step.tokens) for step in demand.steps])
         self._step = Step(*columns.T[:-1])
         self._tokens = columns[:, -1]
-        self._shares = np.array(list(steps.values()))
-        self._needed = sum(share * cost.step(step).flops for step, share in steps.items())
+        self._shares = np.array(list(demand.steps.values()))
+        self._needed = float(self._shares @ np.array(demand.flops))
         self._prices = np.full(len(columns), np.inf)
         self._flops = np.zeros(len(columns))
 
@@ -185,26 +197,25 @@ class _Launched:
         return _part(self._needed, float(self._shares @ self._flops))
 
 
-def _kinds(
-    steps: Steps,
-    dispatch: Callable[[Step], GraphKey],
-    cost: CostModel,
-    graphs: Mapping[str, int],
-) -> tuple[KindForecast, ...]:
-    sums = {kind: [0.0] * 5 for kind in KINDS}
-    of_key: dict[GraphKey, tuple[float, float]] = {}
-    for step, share in steps.items():
-        key, real = dispatch(step), exact(step)
-        for size in (key, real):
-            if size not in of_key:
-                of_key[size] = cost.key(size).flops, cost.seconds(size)
-        (flops, seconds), (padded_flops, padded_seconds) = of_key[real], of_key[key]
+def _kinds(plan: ShapePlan, demand: Demand) -> tuple[KindForecast, ...]:
+    cost = demand.cost
+    graphs, sums = dict.fromkeys(KINDS, 0), {kind: [0.0] * 5 for kind in KINDS}
+    padded: dict[GraphKey, tuple[float, float]] = {}
+    for key in plan.keys:
+        graphs[key.kind] += 1
+    for (step, share), flops, seconds in zip(
+        demand.steps.items(), demand.flops, demand.seconds, strict=True
+    ):
+        key = plan.dispatch(step)
+        if key not in padded:
+            padded[key] = cost.key(key).flops, cost.seconds(key)
+        padded_flops, padded_seconds = padded[key]
         for place, amount in enumerate((1.0, flops, padded_flops, seconds, padded_seconds)):
             sums[key.kind][place] += share * amount
     return tuple(
-        KindForecast(kind, graphs.get(kind, 0), *sums[kind])
+        KindForecast(kind, graphs[kind], *sums[kind])
         for kind in KINDS
-        if graphs.get(kind) or sums[kind][0]
+        if graphs[kind] or sums[kind][0]
     )
 
 
