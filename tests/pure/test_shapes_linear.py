@@ -17,6 +17,14 @@ def test_defaults() -> None:
     assert grids.prefill_blocks == (*range(1, 16), 30, 60, 120, 240, 480, 1024)
 
 
+def test_the_default_minima_may_be_written_out() -> None:
+    minima = {"PROMPT_QUERY": 128, "PROMPT_CTX": 0, "DECODE_BS": 1, "DECODE_BLOCK": 1}
+    variables = {f"VLLM_{name}_BUCKET_MIN": least for name, least in minima.items()}
+    assert Linear(variables).grids(LIMITS) == Linear().grids(LIMITS)
+    # So may the largest minimum, which leaves one size.
+    assert Linear({"VLLM_DECODE_BS_BUCKET_MIN": 64}).grids(LIMITS).decode_rows == (64,)
+
+
 def test_variables_set_the_sizes() -> None:
     grids = Linear(
         {
