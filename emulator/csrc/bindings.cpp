@@ -156,6 +156,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("recent_compilations", &recent_compilations, py::arg("limit"));
   m.def("launch_region_enter", &runtime::launch_region_enter);
   m.def("launch_region_exit", &runtime::launch_region_exit);
+  m.def("set_compile_only", &runtime::set_compile_only, py::arg("on"));
   m.def("forbid_host_reads", &forbid_host_reads, py::arg("reason"));
 
   m.def("host_view", wrap_pybind_function(&host_view), py::arg("tensor"));
@@ -175,6 +176,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("replay", wrap_pybind_function_no_gil([](Graph& g) { g.replay(); }))
       .def("reset", wrap_pybind_function([](Graph& g) { g.reset(); }))
       .def("operators", &Graph::operators)
+      .def_property_readonly("description", &Graph::description)
       .def_property_readonly("captured", &Graph::captured)
       .def_property_readonly("workspace_bytes", &Graph::workspace_bytes);
 }

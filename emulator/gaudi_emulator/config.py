@@ -10,11 +10,20 @@ from dataclasses import dataclass
 GIB = 1 << 30
 MAX_CARDS = 64
 MAX_THREADS = 1024
+MAX_COMPILE_SECONDS = 3600
 
 # Name as the card reports it -> size of its memory (Intel's product pages, HBM2e capacity).
 DEVICE_MEMORY_BYTES = {"GAUDI2": 96 * GIB, "GAUDI3": 128 * GIB}
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": GIB, "TIB": 1 << 40}
+
+
+@dataclass(frozen=True)
+class CompileTime:
+    """What a compilation costs: seconds for each, and seconds for each of its operators."""
+
+    seconds: float
+    per_operator: float
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Config:
         memory_bytes: accounting limit of each card, in bytes.
         poison: fill fresh memory with bytes that are NaN in floats and implausible in integers.
         threads: threads of the host that do the cards' work.
+        compile_time: what a compilation takes beside the recording.
     """
 
     device_name: str
@@ -34,6 +44,7 @@ class Config:
     memory_bytes: int
     poison: bool
     threads: int
+    compile_time: CompileTime
 
 
 def _choice(env: Mapping[str, str], name: str, default: str, allowed: Mapping[str, object]) -> str:
@@ -79,6 +90,22 @@ def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: in
     if not low <= value <= high:
         raise ValueError(f"{name}={value}: expected {low} to {high}")
     return value
+
+
+def _compile_time(env: Mapping[str, str], name: str) -> CompileTime:
+    """Seconds such as "2", or seconds per operator such as "0.01/op"; none if unset."""
+    text = env.get(name, "0").strip()
+    number, per_operator, rest = text.partition("/op")
+    try:
+        seconds = float(number)
+    except ValueError:
+        seconds = -1.0
+    if rest or not 0 <= seconds <= MAX_COMPILE_SECONDS:
+        raise ValueError(
+            f'{name}={env[name]!r}: expected seconds such as "2", or seconds per operator such as '
+            f'"0.01/op", from 0 to {MAX_COMPILE_SECONDS}'
+        )
+    return CompileTime(0.0, seconds) if per_operator else CompileTime(seconds, 0.0)
 
 
 def _modules(env: Mapping[str, str], name: str, cards: int) -> tuple[int, ...]:
@@ -130,4 +157,5 @@ def read(env: Mapping[str, str] | None = None) -> Config:
         memory_bytes=_bytes(env, "GAUDI_EMULATOR_MEMORY", memory),
         poison=_flag(env, "GAUDI_EMULATOR_POISON", False),
         threads=_integer(env, "GAUDI_EMULATOR_THREADS", host_cores(), 1, MAX_THREADS),
+        compile_time=_compile_time(env, "GAUDI_EMULATOR_COMPILE_SECONDS"),
     )

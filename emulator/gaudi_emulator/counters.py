@@ -23,6 +23,7 @@ class Counters:
         host_syncs: times the host waited for a value or for the device.
         compilations: number of compilations by kind, such as "graph_capture" or "hpu_backend".
         compilation_us: microseconds spent in them, by kind.
+        recipe_hits: graphs that had a recipe instead, in "memory" or on "disk".
     """
 
     eager_launches: int = 0
@@ -39,6 +40,7 @@ class Counters:
     host_syncs: int = 0
     compilations: dict[str, int] = field(default_factory=dict)
     compilation_us: dict[str, int] = field(default_factory=dict)
+    recipe_hits: dict[str, int] = field(default_factory=dict)
 
     @property
     def launches(self) -> int:
@@ -74,13 +76,14 @@ class Compilation:
 
 def counters() -> Counters:
     """Read the counters of this process, all threads and cards together."""
-    from . import _C
+    from . import _C, recipes
 
     totals = _C.compilation_totals()
     return Counters(
         **_C.counters(),
         compilations={kind: count for kind, (count, _) in totals.items()},
         compilation_us={kind: us for kind, (_, us) in totals.items()},
+        recipe_hits=recipes.hits(),
     )
 
 

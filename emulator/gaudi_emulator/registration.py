@@ -26,9 +26,10 @@ def register(settings: Config) -> None:
     _C.activate(
         cards=len(settings.modules), bytes_per_card=settings.memory_bytes, poison=settings.poison
     )
-    from . import host_threads, torch_device
+    from . import host_threads, recipes, torch_device
 
     host_threads.use(settings.threads)
+    recipes.use_compile_time(settings.device_name, settings.compile_time)
     torch._register_device_module("hpu", torch_device)
     from .torch_device import tensor_methods
 

@@ -24,6 +24,15 @@ emulated_only = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def no_known_recipes() -> None:
+    """Every test compiles what it needs, whatever ran before it in this process."""
+    if not ON_CARD:
+        from gaudi_emulator import recipes
+
+        recipes.forget()
+
+
 class Happened:
     """What the device counted inside `counted()`; complete when the block has ended."""
 

@@ -8,13 +8,14 @@ from .conftest import ON_CARD, counted, emulated_only
 
 if not ON_CARD:
     from gaudi_emulator import _C
+    from gaudi_emulator.graph import Graph
 
 pytestmark = emulated_only
 
 
 @pytest.fixture
 def graph():
-    g = _C.Graph()
+    g = Graph()
     yield g
     g.reset()
 
@@ -162,7 +163,7 @@ def test_a_graph_costs_its_peak_until_it_is_reset():
     size = 1 << 20
     x = torch.ones(size, dtype=torch.uint8, device="hpu")
     before = torch.hpu.memory_allocated()
-    graph = _C.Graph()
+    graph = Graph()
     graph.capture_begin()
     y = x
     for _ in range(10):
@@ -211,7 +212,7 @@ def test_misuse_is_refused(graph):
         graph.replay()
     graph.capture_begin()
     with pytest.raises(RuntimeError, match="already captures"):
-        _C.Graph().capture_begin()
+        Graph().capture_begin()
     graph.capture_end()
     with pytest.raises(RuntimeError, match="reset"):
         graph.capture_begin()

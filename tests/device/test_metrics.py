@@ -1,5 +1,6 @@
 """The bridge's metrics: names, values, life cycle."""
 
+import itertools
 import json
 
 import gaudi_emulator
@@ -15,13 +16,15 @@ from habana_frameworks.torch.hpu.metrics import (
 )
 from habana_frameworks.torch.internal import bridge_config
 
+_constants = itertools.count()
+
 
 def capture():
-    """One compilation of the kind that a graph capture is."""
+    """One compilation of the kind that a graph capture is: no two graphs are the same."""
     x = torch.ones(2, device="hpu")
     graph = DeviceGraph()
     graph.capture_begin()
-    y = x + 1
+    y = x + next(_constants)
     graph.capture_end()
     return graph, y
 

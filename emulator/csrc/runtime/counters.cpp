@@ -13,6 +13,7 @@ std::mutex g_mutex;
 std::deque<Compilation> g_recent;
 std::map<std::string, CompilationTotal> g_totals;
 thread_local int t_region_depth = 0;
+std::atomic<bool> g_compile_only{false};
 
 }  // namespace
 
@@ -42,7 +43,7 @@ std::vector<Compilation> recent_compilations(size_t limit) {
 }
 
 void launch_region_enter() {
-  if (t_region_depth++ == 0) bump(counters().region_launches);
+  if (t_region_depth++ == 0 && !compile_only()) bump(counters().region_launches);
 }
 
 void launch_region_exit() {
@@ -51,5 +52,9 @@ void launch_region_exit() {
 }
 
 bool in_launch_region() { return t_region_depth > 0; }
+
+void set_compile_only(bool on) { g_compile_only.store(on); }
+
+bool compile_only() { return g_compile_only.load(std::memory_order_relaxed); }
 
 }  // namespace gaudi::runtime

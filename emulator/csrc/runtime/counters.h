@@ -48,4 +48,8 @@ void launch_region_enter();
 void launch_region_exit();
 bool in_launch_region();
 
+// Compile-only mode: graphs are compiled, and nothing is launched.
+void set_compile_only(bool on);
+bool compile_only();
+
 }  // namespace gaudi::runtime

@@ -171,6 +171,8 @@ c10::StorageImpl* companion(const c10::Storage& device_storage) {
   return impl->data_ptr().cast_context<Block>(&free_block)->host.get();
 }
 
+bool is_device_memory(const c10::StorageImpl& host) { return is_accounted(host.data_ptr()); }
+
 at::Tensor host_alias(const at::Tensor& device_tensor) {
   const auto* impl = device_tensor.unsafeGetTensorImpl();
   TORCH_CHECK_NOT_IMPLEMENTED(impl->has_storage() && device_tensor.layout() == c10::kStrided,

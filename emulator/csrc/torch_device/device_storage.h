@@ -26,6 +26,9 @@ c10::StorageImpl* companion(const c10::Storage& device_storage);
 // CPU tensor over the bytes of an hpu tensor, with its sizes, strides, conjugate and negative bits.
 at::Tensor host_alias(const at::Tensor& device_tensor);
 
+// Whether the bytes of a CPU storage are a card's: the companion of an hpu storage.
+bool is_device_memory(const c10::StorageImpl& host);
+
 // hpu tensor over the bytes of a CPU tensor; the bytes are accounted to the card until they are
 // freed. Throws c10::OutOfMemoryError when the card is full.
 at::Tensor adopt(const at::Tensor& host_tensor, int card);

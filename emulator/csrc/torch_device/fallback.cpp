@@ -290,7 +290,9 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     runtime::bump(count.captured_ops);
   } else {
     run_host_kernel(op, facts, call.card(), stack);
-    runtime::bump(runtime::in_launch_region() ? count.fused_ops : count.eager_launches);
+    if (!runtime::compile_only()) {
+      runtime::bump(runtime::in_launch_region() ? count.fused_ops : count.eager_launches);
+    }
   }
   if (facts.writes_arguments) call.follow_writes();
   call.raise_results(stack->size() - facts.returns.size());

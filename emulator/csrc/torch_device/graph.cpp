@@ -5,8 +5,8 @@
 #include <ATen/ops/copy.h>
 
 #include <algorithm>
+#include <cstdio>
 
-#include "../runtime/clock.h"
 #include "../runtime/counters.h"
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
@@ -58,6 +58,10 @@ std::optional<c10::OperatorHandle> find_out_overload(const c10::OperatorHandle& 
   return std::nullopt;
 }
 
+void append_numbers(std::string& text, at::IntArrayRef numbers) {
+  for (const auto number : numbers) text.append(std::to_string(number)).push_back(',');
+}
+
 }  // namespace
 
 thread_local Graph* Graph::t_capturing = nullptr;
@@ -67,6 +71,7 @@ Graph::~Graph() { reset(); }
 void Graph::reset() {
   if (t_capturing == this) t_capturing = nullptr;
   steps_.clear();
+  description_.clear();
   storages_.clear();
   seen_.clear();
   born_.clear();
@@ -82,7 +87,6 @@ void Graph::capture_begin() {
   TORCH_CHECK(state_ == State::kEmpty, "the graph holds a capture; reset() it first");
   state_ = State::kCapturing;
   card_ = runtime::current_card();
-  started_ns_ = runtime::now_ns();
   t_capturing = this;
 }
 
@@ -96,8 +100,6 @@ void Graph::capture_end() {
     throw;
   }
   state_ = State::kCaptured;
-  runtime::note_compilation("graph_capture", std::to_string(steps_.size()) + " operators",
-                            (runtime::now_ns() - started_ns_) / 1000);
 }
 
 void Graph::note_allocation(const c10::intrusive_ptr<c10::StorageImpl>& host) {
@@ -109,6 +111,7 @@ void Graph::touch(const at::Tensor& tensor, size_t step, bool produced) {
   auto [it, is_new] = storages_.try_emplace(storage);
   auto& s = it->second;
   if (is_new) {
+    s.number = storages_.size();
     s.first = step;
     s.produced = produced;
     s.bytes = storage->nbytes();
@@ -116,6 +119,43 @@ void Graph::touch(const at::Tensor& tensor, size_t step, bool produced) {
   s.last = step;
   s.bytes = std::max(s.bytes, storage->nbytes());
   if (seen_.emplace(tensor.unsafeGetTensorImpl(), true).second) s.references += 1;
+}
+
+void Graph::describe(const c10::IValue& value) {
+  auto& text = description_;
+  if (value.isTensor()) {
+    const auto& tensor = value.toTensor();
+    if (!tensor.defined()) {
+      text.append("none");
+      return;
+    }
+    text.append(c10::toString(tensor.scalar_type())).push_back('[');
+    append_numbers(text, tensor.sizes());
+    text.push_back('/');
+    append_numbers(text, tensor.strides());
+    text.push_back(']');
+    if (tensor.dim() == 0 && !is_device_memory(*storage_of(tensor))) {
+      text.append("=").append(c10::str(tensor.item()));  // a number of the host is a constant
+    } else {
+      text.append("@").append(std::to_string(storages_.at(storage_of(tensor)).number));
+      text.append("+").append(std::to_string(tensor.storage_offset()));
+    }
+  } else if (value.isGenerator()) {
+    text.append("generator");
+  } else if (value.isDouble()) {
+    char number[32];
+    std::snprintf(number, sizeof number, "%.17g", value.toDouble());
+    text.append(number);
+  } else if (value.isList()) {
+    text.push_back('{');
+    for (const c10::IValue& element : value.toListRef()) {
+      describe(element);
+      text.push_back(';');
+    }
+    text.push_back('}');
+  } else {
+    text.append(c10::str(value));
+  }
 }
 
 void Graph::touch_all(const c10::IValue& value, size_t step) {
@@ -126,7 +166,13 @@ void Graph::record(const c10::OperatorHandle& op, std::vector<c10::IValue> args,
                    c10::ArrayRef<c10::IValue> results) {
   const size_t index = steps_.size();
   Step step{op, std::move(args), {}, false, {}, {}};
-  for (const auto& argument : step.args) touch_all(argument, index);
+  description_.append(toString(op.operator_name())).push_back('(');
+  for (const auto& argument : step.args) {
+    touch_all(argument, index);
+    describe(argument);
+    description_.push_back(';');
+  }
+  description_.append(")\n");
   auto is_argument = [&](const at::Tensor& t) {
     bool found = false;
     for (const auto& argument : step.args) {
@@ -238,6 +284,7 @@ void Graph::run(Step& step, torch::jit::Stack& stack) {
 void Graph::replay() {
   TORCH_CHECK(state_ == State::kCaptured, "replay() needs a finished capture");
   refuse_in_capture("Graph.replay", "graphs do not nest");
+  if (runtime::compile_only()) return;
   const c10::InferenceMode inference;
   torch::jit::Stack stack;
   for (auto& step : steps_) {

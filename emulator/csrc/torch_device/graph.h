@@ -28,11 +28,15 @@ class Graph {
 
   void capture_begin();
   void capture_end();
+  // Runs the recorded work again; in compile-only mode nothing happens.
   void replay();
   void reset();
 
   // Names of the recorded operators, in order.
   std::vector<std::string> operators() const;
+  // The recorded work as a text that is equal for equal work: operators, shapes, dtypes, constants,
+  // and which tensors are the same, but no address and no value on the device.
+  const std::string& description() const { return description_; }
   int64_t workspace_bytes() const { return workspace_bytes_; }
   bool captured() const { return state_ == State::kCaptured; }
 
@@ -51,6 +55,7 @@ class Graph {
 
   struct Storage {
     size_t bytes = 0;
+    size_t number = 0;  // in the order in which the graph met its storages
     size_t first = 0;  // index of the first and last step that touches it
     size_t last = 0;
     int64_t references = 0;   // tensors of this graph over it
@@ -75,6 +80,7 @@ class Graph {
     std::vector<c10::StorageImpl*> free_after;
   };
 
+  void describe(const c10::IValue& value);
   void touch(const at::Tensor& tensor, size_t step, bool produced);
   void touch_all(const c10::IValue& value, size_t step);
   void plan_memory();
@@ -85,9 +91,9 @@ class Graph {
 
   State state_ = State::kEmpty;
   int card_ = 0;
-  int64_t started_ns_ = 0;
   int64_t workspace_bytes_ = 0;
   std::vector<Step> steps_;
+  std::string description_;
   std::unordered_map<c10::StorageImpl*, Storage> storages_;
   std::unordered_map<c10::TensorImpl*, bool> seen_;
   std::vector<c10::weak_intrusive_ptr<c10::StorageImpl>> born_;

@@ -1,12 +1,14 @@
 """The flag PT_COMPILE_ONLY_MODE: compile recipes without launching them.
 
 On the card results are garbage in this mode, so that nothing may depend on a value. The emulated
-device does run the operators (it has no separate compiler), but refuses every read of a value by
-the host, which is what would go wrong on the card.
+device has no separate compiler: single operators, captures and compiled regions run, to know the
+shapes of their results, but no launch is counted and no graph is replayed. Every read of a value by
+the host is refused, which is what would go wrong on the card.
 """
 
-from ._device import forbid_host_reads
+from ._device import forbid_host_reads, set_compile_only
 from .internal import bridge_config
+from .internal.flags import FlagValue
 
 __all__ = ["follow_flag"]
 
@@ -16,8 +18,11 @@ _REASON = (
 )
 
 
+def _switch(on: FlagValue) -> None:
+    set_compile_only(bool(on))
+    forbid_host_reads(_REASON if on else "")
+
+
 def follow_flag() -> None:
-    """Forbid host reads whenever the flag is set, and allow them when it is not."""
-    bridge_config.on_change(
-        "PT_COMPILE_ONLY_MODE", lambda on: forbid_host_reads(_REASON if on else "")
-    )
+    """Launch nothing and forbid host reads while the flag is set."""
+    bridge_config.on_change("PT_COMPILE_ONLY_MODE", _switch)

@@ -1,7 +1,8 @@
 """What the bridge needs of the device below it; the only module here that names its internals."""
 
 import gaudi_emulator._C as _C  # noqa: PLR0402 (mypy finds the stub of an extension only so)
-from gaudi_emulator import counters, launch_region, recent_compilations, torch_device
+from gaudi_emulator import counters, launch_region, recent_compilations, recipes, torch_device
+from gaudi_emulator.graph import Graph as DeviceGraph
 
 __all__ = [
     "DeviceGraph",
@@ -15,9 +16,10 @@ __all__ = [
     "launch_region",
     "note_compilation",
     "recent_compilations",
+    "recipes",
+    "set_compile_only",
 ]
 
-DeviceGraph = _C.Graph
 device_functions = torch_device
 enter_region = _C.launch_region_enter
 exit_region = _C.launch_region_exit
@@ -25,3 +27,4 @@ forbid_host_reads = _C.forbid_host_reads
 host_view = _C.host_view
 is_capturing = _C.is_capturing
 note_compilation = _C.note_compilation
+set_compile_only = _C.set_compile_only

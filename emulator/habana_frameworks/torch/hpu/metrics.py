@@ -10,7 +10,8 @@ python_packages/habana_frameworks/torch/hpu/metrics of HabanaAI/gaudi-pytorch-br
 * ``memory_defragmentation``: TotalNumber, TotalSuccessful, AvgTime, MaxTime. The emulated memory
   does not fragment, so nothing is ever moved.
 * ``recipe_cache``: TotalHit, RecipeHit, TotalMiss, RecipeMiss; only with
-  PT_HPU_ENABLE_CACHE_METRICS. A miss is a compilation, a hit the launch of a compiled graph.
+  PT_HPU_ENABLE_CACHE_METRICS. A miss is a compilation; a hit is the launch of a compiled graph, or
+  a graph whose recipe was in memory or on disk.
 """
 
 import collections
@@ -61,7 +62,7 @@ def _memory_defragmentation(since) -> Stats:
 
 
 def _recipe_cache(since) -> Stats:
-    hits = {"graph": since.graph_launches, "region": since.region_launches}
+    hits = {"graph": since.graph_launches, "region": since.region_launches, **since.recipe_hits}
     misses = collections.Counter(c.detail for c in _latest(since.total_compilations))
     return [
         ("TotalHit", sum(hits.values())),

@@ -36,7 +36,7 @@ FLAGS: dict[str, Flag] = {
     "PT_HPU_DISALLOW_TORCH_COMPILE": Flag(False, settable=True, honoured=True),
     "PT_HPU_ENABLE_FUSED_SDPA_SINK": Flag(True, settable=True, honoured=True),
     "PT_HPU_ENABLE_CACHE_METRICS": Flag(False, settable=True, honoured=True),
-    "PT_HPU_RECIPE_CACHE_CONFIG": Flag(",false,1024,false"),
+    "PT_HPU_RECIPE_CACHE_CONFIG": Flag(",false,1024,false", honoured=True),
     "PT_HPU_RECIPE_CACHE_NFS_TIMEOUT_S": Flag(300),
     "PT_RECIPE_CACHE_IGNORE_VERSION": Flag(False),
     "PT_RECIPE_CACHE_DUMP_DEBUG": Flag(False),

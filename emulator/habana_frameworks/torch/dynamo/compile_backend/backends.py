@@ -15,10 +15,11 @@ import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.registry import register_backend
 
-from habana_frameworks.torch._device import enter_region, exit_region, note_compilation
+from habana_frameworks.torch._device import enter_region, exit_region, recipes
 from habana_frameworks.torch.internal import bridge_config
 from habana_frameworks.torch.utils.internal import is_lazy
 
+from .graph_text import describe
 from .options import check_options
 
 __all__ = ["hpu_backend"]
@@ -56,8 +57,8 @@ def _as_one_launch(run: Callable) -> Callable:
     return launch
 
 
-def _per_shape(run: Callable, name: str) -> Callable:
-    """Count a compilation for every combination of sizes that ``run`` sees for the first time.
+def _per_shape(run: Callable, graph: str, name: str, operators: int) -> Callable:
+    """Get a recipe for every combination of sizes that ``run`` sees for the first time.
 
     A recipe has exact shapes; a graph traced with symbolic sizes is compiled again for each.
     """
@@ -65,27 +66,26 @@ def _per_shape(run: Callable, name: str) -> Callable:
 
     def launch(*args: Any) -> Any:
         sizes = tuple(value for value in args if isinstance(value, int))
-        if sizes in seen:
-            return run(*args)
-        started = time.perf_counter_ns()
-        result = run(*args)
-        seen.add(sizes)
-        elapsed_us = (time.perf_counter_ns() - started) // 1000
-        note_compilation(KIND, f"{name}:{','.join(map(str, sizes))}", elapsed_us)
-        return result
+        if sizes not in seen:
+            seen.add(sizes)
+            text = ",".join(map(str, sizes))
+            recipes.obtain(KIND, f"{graph}\nsizes {text}", f"{name}:{text}", operators)
+        return run(*args)
 
     return launch
 
 
 def _compile(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
-    """Turn one traced graph into a function of its inputs, counted as one compilation."""
+    """Turn one traced graph into a function of its inputs, with a recipe."""
     started = time.perf_counter_ns()
     name = f"graph_{next(_serial)}"
     run = _as_one_launch(module.forward)
+    graph = describe(module, example_inputs)
+    operators = sum(node.op.startswith("call_") for node in module.graph.nodes)
     if _is_symbolic(example_inputs):
-        return _per_shape(run, name)
-    elapsed_us = (time.perf_counter_ns() - started) // 1000
-    note_compilation(KIND, f"{name}:{_describe(example_inputs)}", elapsed_us)
+        return _per_shape(run, graph, name, operators)
+    spent_us = (time.perf_counter_ns() - started) // 1000
+    recipes.obtain(KIND, graph, f"{name}:{_describe(example_inputs)}", operators, spent_us)
     return run
 
 
