@@ -6,7 +6,7 @@ import pytest
 
 from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.shapes import GraphKey, Limits, ShapePlan
-from vllm_hpu.shapes.plan import largest_keys
+from vllm_hpu.shapes.kinds import largest_keys
 from vllm_hpu.shapes.strategies import strategy_named
 from vllm_hpu.shapes.strategies.listed import Listed
 

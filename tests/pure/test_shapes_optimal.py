@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from vllm_hpu.shapes import GraphKey, Limits, ShapePlan, Step
 from vllm_hpu.shapes.budget import PlanBudget
 from vllm_hpu.shapes.cost import CostModel, GraphPrice, exact, padded_work
-from vllm_hpu.shapes.cover import Cover, kind_of, sizes_of
+from vllm_hpu.shapes.cover import Cover
 from vllm_hpu.shapes.demand import APART, OTHERS, demand_of, expected_cost, padded_share
+from vllm_hpu.shapes.kinds import kind_of, sizes_of
 from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.select import Pool, select
 from vllm_hpu.shapes.strategies import strategy_named

@@ -7,9 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vllm_hpu.shapes.key import GraphKey
-from vllm_hpu.shapes.step import Step
-
-Sizes = tuple[int, ...]
+from vllm_hpu.shapes.kinds import Sizes
 
 
 class Cell(NamedTuple):
@@ -61,24 +59,3 @@ class Cover:
                 low = tuple(axis[index] for axis, index in zip(lows, place, strict=True))
                 high = tuple(axis[index] for axis, index in zip(self.axes, place, strict=True))
                 yield Cell(low, high, self._keys[rank])
-
-
-def kind_of(what: Step | GraphKey) -> str:
-    """Steps and keys of different kinds never meet; decode rows may be missing from a prefill."""
-    prefill = what.has_prefill if isinstance(what, GraphKey) else what.prefill_rows > 0
-    if not prefill:
-        return "decode"
-    return "cached prefill" if what.prefill_blocks else "prefill"
-
-
-def sizes_of(what: Step | GraphKey) -> Sizes:
-    """What decides whether a key of the same kind covers a step.
-
-    Decode rows of a step with prefill rows are not listed: its keys have as many as fit.
-    """
-    kind = kind_of(what)
-    if kind == "decode":
-        return what.decode_rows, what.decode_blocks
-    if kind == "prefill":
-        return what.tokens, what.decode_blocks
-    return what.tokens, what.decode_blocks, what.prefill_blocks

@@ -6,9 +6,10 @@ from functools import cached_property
 from typing import Protocol, Self
 
 from vllm_hpu.shapes.cost import CostModel, padded_work
-from vllm_hpu.shapes.cover import Cell, Cover, Sizes, kind_of, sizes_of
+from vllm_hpu.shapes.cover import Cell, Cover
 from vllm_hpu.shapes.grid import Grid, geometric
 from vllm_hpu.shapes.key import GraphKey, decode_key, prefill_key
+from vllm_hpu.shapes.kinds import Sizes, kind_of, largest_sizes, sizes_of
 from vllm_hpu.shapes.limits import Limits
 from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.reach import Box, decode_step, mixed_step, prefill_step
@@ -220,28 +221,6 @@ class ShapePlan:
             listed = "; ".join(f"{name} {_listed(of)}" for name, of in sizes.items() if of)
             lines.append(f"  {kind:<8}{len(keys):>6}  {listed}")
         return "\n".join(lines)
-
-
-def largest_sizes(limits: Limits) -> dict[str, Sizes]:
-    """The sizes of the largest steps of every name that can occur."""
-    largest: dict[str, Sizes] = {"decode": (limits.max_num_seqs, limits.decode_blocks)}
-    if limits.prefill_rows:
-        largest["prefill"] = limits.step_tokens, limits.mixed_blocks
-        largest["cached prefill"] = *largest["prefill"], limits.prefill_blocks
-    return largest
-
-
-def key_of(limits: Limits, kind: str, sizes: Sizes) -> GraphKey:
-    """The key that has ``sizes``, which are those of ``sizes_of`` for its ``kind``."""
-    if kind == "decode":
-        return decode_key(limits, *sizes)
-    tokens, blocks, *context = sizes
-    return prefill_key(limits, tokens, blocks, context[0] if context else 0)
-
-
-def largest_keys(limits: Limits) -> list[GraphKey]:
-    """A key of every kind that takes all its steps."""
-    return [key_of(limits, kind, sizes) for kind, sizes in largest_sizes(limits).items()]
 
 
 def _step_in(limits: Limits, cell: Cell) -> Step | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.shapes.key import GraphKey, decode_key, prefill_key
+from vllm_hpu.shapes.kinds import largest_keys
 from vllm_hpu.shapes.limits import Limits
-from vllm_hpu.shapes.plan import Cost, largest_keys
+from vllm_hpu.shapes.plan import Cost
 
 _MOST = 100_000  # buckets of one line: more is a slip of the pen
 _FORM = (

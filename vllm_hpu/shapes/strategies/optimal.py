@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from vllm_hpu.shapes.budget import PlanBudget
 from vllm_hpu.shapes.cost import PREDICTED_GRAPH, GraphPrice, exact
-from vllm_hpu.shapes.cover import Sizes, kind_of, sizes_of
 from vllm_hpu.shapes.demand import Demand, demand_of
 from vllm_hpu.shapes.key import GraphKey
+from vllm_hpu.shapes.kinds import Sizes, key_of, kind_of, largest_sizes, sizes_of
 from vllm_hpu.shapes.limits import Limits
-from vllm_hpu.shapes.plan import Cost, key_of, largest_sizes
+from vllm_hpu.shapes.plan import Cost
 from vllm_hpu.shapes.select import Pool, select
 from vllm_hpu.shapes.simulate import DEFAULT_STEPS
 from vllm_hpu.shapes.traffic import Traffic
 
-# Sizes to choose from in every dimension of a kind: see ``vllm_hpu.shapes.cover.sizes_of``.
+# Sizes to choose from in every dimension of a kind: see ``vllm_hpu.shapes.kinds.sizes_of``.
 _CANDIDATES = {"decode": (48, 48), "prefill": (48, 16), "cached prefill": (24, 8, 28)}
 # A key must save this part of all costs. At 25 s of compilation it pays back in a day under load.
 LEAST_GAIN = 1e-4
