@@ -288,3 +288,9 @@ def test_the_name_with_its_files(tmp_path: Path) -> None:
     plain = strategy_named("opt", {})
     assert isinstance(plain, Optimal)
     assert (plain.traffic, plain.most) == (None, 100)
+
+
+def test_the_same_inputs_give_the_same_plan() -> None:
+    """Ranks plan for themselves, and cached recipes are known by their keys."""
+    first, second = (ShapePlan(SERVER, Optimal(TRAFFIC), PRICE) for _ in range(2))
+    assert first.keys == second.keys
