@@ -1,5 +1,33 @@
 """The operators ``torch.ops.hpu.*``; importing this package registers them."""
 
-from . import block_softmax, fp8, moe, norm, rotary, sdpa, softmax, uint4
+from . import (
+    block_softmax,
+    ctc,
+    fast_math,
+    fp8,
+    fp8_reduce,
+    gather,
+    moe,
+    norm,
+    rotary,
+    sdpa,
+    softmax,
+    softmax_masked,
+    uint4,
+)
 
-__all__ = ["block_softmax", "fp8", "moe", "norm", "rotary", "sdpa", "softmax", "uint4"]
+__all__ = [
+    "block_softmax",
+    "ctc",
+    "fast_math",
+    "fp8",
+    "fp8_reduce",
+    "gather",
+    "moe",
+    "norm",
+    "rotary",
+    "sdpa",
+    "softmax",
+    "softmax_masked",
+    "uint4",
+]

@@ -10,7 +10,7 @@ import torch
 
 from .library import operator
 
-__all__ = ["BLOCKWISE", "PAIRWISE", "rotary_pos_embedding"]
+__all__ = ["BLOCKWISE", "PAIRWISE", "rotary_pos_embedding", "rotary_pos_embedding_backward"]
 
 BLOCKWISE = 0
 PAIRWISE = 1
@@ -56,6 +56,12 @@ def rotary_pos_embedding(
             last axis, as Intel's documentation of ``apply_rotary_pos_emb`` defines it.
         mode: 0 blockwise, 1 pairwise.
     """
+    sin, cos = _angles(input, sin, cos, position_ids, offset, mode)
+    return torch.ops.gaudi_kernel.rotary(input, sin, cos, mode == PAIRWISE)
+
+
+def _angles(input, sin, cos, position_ids, offset, mode):
+    """Sine and cosine that broadcast to ``input``."""
     if mode not in (BLOCKWISE, PAIRWISE):
         raise ValueError(f"rotary_pos_embedding: mode {mode} is unknown; use 0 (blockwise) or 1")
     dim = input.shape[-1]
@@ -66,4 +72,33 @@ def rotary_pos_embedding(
     if mode == BLOCKWISE and offset and position_ids is None:
         sin = sin[..., offset : input.shape[0] + offset]
         cos = cos[..., offset : input.shape[0] + offset]
-    return torch.ops.gaudi_kernel.rotary(input, sin, cos, mode == PAIRWISE)
+    return sin, cos
+
+
+@operator(
+    "rotary_pos_embedding_backward(Tensor grad_in, Tensor sin, Tensor cos, Tensor? position_ids,"
+    " int offset, int mode) -> Tensor",
+    _fake,
+)
+def rotary_pos_embedding_backward(
+    grad_in: torch.Tensor,
+    sin: torch.Tensor,
+    cos: torch.Tensor,
+    position_ids: torch.Tensor | None,
+    offset: int,
+    mode: int,
+) -> torch.Tensor:
+    """Gradient of :func:`rotary_pos_embedding` with respect to ``input``; its other arguments.
+
+    The forward pass is ``x * cos + rot(x) * sin`` where ``rot`` swaps two halves (or neighbours)
+    and negates the second; the transpose of ``rot`` negates the first.
+    """
+    sin, cos = _angles(grad_in, sin, cos, position_ids, offset, mode)
+    grad = grad_in.to(torch.float32)
+    turned = grad * sin
+    if mode == BLOCKWISE:
+        first, second = turned.chunk(2, dim=-1)
+        back = torch.cat((second, -first), dim=-1)
+    else:
+        back = torch.stack((turned[..., 1::2], -turned[..., 0::2]), dim=-1).flatten(-2)
+    return (grad * cos + back).to(grad_in.dtype)

@@ -63,7 +63,7 @@ class _Flags(MutableMapping[str, Any]):
         self._module = module
 
     def __getitem__(self, name: str) -> Any:
-        return self._module.to_dict()[name]
+        return self._module.get_config_copy()[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         setattr(self._module, name, value)
@@ -72,10 +72,10 @@ class _Flags(MutableMapping[str, Any]):
         raise TypeError(f"configuration_flags: '{name}' cannot be removed, only set")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._module.to_dict())
+        return iter(self._module.get_config_copy())
 
     def __len__(self) -> int:
-        return len(self._module.to_dict())
+        return len(self._module.get_config_copy())
 
 
 configuration_flags = _Flags(sys.modules[__name__])

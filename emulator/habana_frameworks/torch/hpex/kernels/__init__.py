@@ -1,11 +1,27 @@
-"""Fused kernels: attention, rotary embedding, softmax."""
+"""Fused kernels: attention, rotary embedding, softmax, CTC loss."""
 
 from habana_frameworks.torch._missing import refuse
 
+from .CTCLoss import CTCLoss
 from .CustomSoftmax import CustomSoftmax
 from .FusedSDPA import FusedSDPA
-from .RotaryPosEmbeddingHelper import RotaryPosEmbeddingMode, apply_rotary_pos_emb
+from .RotaryPosEmbeddingHelper import (
+    RotaryPosEmbeddingHelperV1,
+    RotaryPosEmbeddingHelperV2,
+    RotaryPosEmbeddingHelperV3,
+    RotaryPosEmbeddingMode,
+    apply_rotary_pos_emb,
+)
 
-__all__ = ["CustomSoftmax", "FusedSDPA", "RotaryPosEmbeddingMode", "apply_rotary_pos_emb"]
+__all__ = [
+    "CTCLoss",
+    "CustomSoftmax",
+    "FusedSDPA",
+    "RotaryPosEmbeddingHelperV1",
+    "RotaryPosEmbeddingHelperV2",
+    "RotaryPosEmbeddingHelperV3",
+    "RotaryPosEmbeddingMode",
+    "apply_rotary_pos_emb",
+]
 
 __getattr__ = refuse(__name__)

@@ -2,8 +2,8 @@
 
 from habana_frameworks.torch._missing import refuse
 
-from .FusedRMSNorm import FusedRMSNorm
+from .FusedRMSNorm import FusedRMSNorm, RmsNormBwdMode
 
-__all__ = ["FusedRMSNorm"]
+__all__ = ["FusedRMSNorm", "RmsNormBwdMode"]
 
 __getattr__ = refuse(__name__)
