@@ -32,6 +32,7 @@ class TrafficLog(StatLoggerBase):
     def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:
         self._file = Path(settings().record_profile).absolute()
         self._recorder = TrafficRecorder()
+        self._new = False
         self._written = time.monotonic()
         atexit.register(self._write)
 
@@ -48,6 +49,7 @@ class TrafficLog(StatLoggerBase):
             self._recorder.finished(
                 request.num_prompt_tokens, request.num_generation_tokens, request.num_cached_tokens
             )
+        self._new = True
         if scheduler_stats is not None:
             # What a step has answered is no longer counted by the scheduler.
             self._recorder.step(
@@ -68,8 +70,9 @@ class TrafficLog(StatLoggerBase):
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        if not self._recorder:
+        if not self._new or not self._recorder:
             return
+        self._new = False
         try:
             self._recorder.traffic().write(self._file)
         except OSError as error:
