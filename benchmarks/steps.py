@@ -60,7 +60,7 @@ def add(core: Any, name: str, tokens: int, sampling: dict[str, Any]) -> None:
     from vllm import SamplingParams
 
     source = random.Random(name)
-    prompt = [source.randrange(10, 1000) for _ in range(PROMPT_TOKENS)]
+    prompt = [source.randrange(10, 250) for _ in range(PROMPT_TOKENS)]
     core.add_request(
         name,
         {"prompt_token_ids": prompt},
