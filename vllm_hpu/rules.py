@@ -141,6 +141,10 @@ def supported_features(config: VllmConfig) -> None:
         "--kv-transfer-config": config.kv_transfer_config is not None,
         "--kv-offloading-size": bool(getattr(config.cache_config, "kv_offloading_size", None)),
         "--enable-prompt-embeds": model is not None and model.enable_prompt_embeds,
+        "--enable-trace-replay": model is not None and model.enable_trace_replay,
+        "--return-sampling-mask": model is not None and model.return_sampling_mask,
+        "--watermark-config": config.watermark_config is not None,
+        "--enable-return-routed-experts": config.aux_output_config.enabled,
     }
     for flag, used in refused.items():
         if used:

@@ -110,7 +110,7 @@ def run_pass(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
 def generate(engine: Any, prompts: list[Any], one: dict[str, Any]) -> list[Any]:
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
-    from vllm.sampling_params import StructuredOutputsParams
+    from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
 
     sampling = dict(one["sampling"])
     if "logit_bias" in sampling:  # JSON has no integer keys
@@ -119,6 +119,10 @@ def generate(engine: Any, prompts: list[Any], one: dict[str, Any]) -> list[Any]:
         }
     if "structured_outputs" in sampling:
         sampling["structured_outputs"] = StructuredOutputsParams(**sampling["structured_outputs"])
+    if "repetition_detection" in sampling:
+        sampling["repetition_detection"] = RepetitionDetectionParams(
+            **sampling["repetition_detection"]
+        )
     path = one["lora"]
     lora = path and LoRARequest(Path(path).name, 1 + hash_of(path), path)
     if one["method"] == "chat":
@@ -143,7 +147,7 @@ def hash_of(path: str) -> int:
 
 
 def completion(output: Any) -> dict[str, Any]:
-    first = output.outputs[0]
+    first, scores = output.outputs[0], output.prompt_token_id_logprobs
     return {
         "prompt_tokens": list(output.prompt_token_ids),
         "tokens": list(first.token_ids),
@@ -154,6 +158,7 @@ def completion(output: Any) -> dict[str, Any]:
         "logprobs": first.logprobs and [plain(step) for step in first.logprobs],
         "prompt_logprobs": output.prompt_logprobs
         and [step and plain(step) for step in output.prompt_logprobs],
+        "prompt_scores": None if scores is None else scores.tolist(),
     }
 
 

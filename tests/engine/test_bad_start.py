@@ -47,6 +47,43 @@ REFUSED = {
     "cache above the card": Refusal(
         ("64.00 GiB", "--kv-cache-memory-bytes"), {"kv_cache_memory_bytes": 64 << 30}
     ),
+    "watermark": Refusal(
+        ("--watermark-config", PLUGIN, "Remove the flag"), {"watermark_config": {"key": 42}}
+    ),
+    "trace replay": Refusal(
+        ("--enable-trace-replay", PLUGIN, "Remove the flag"), {"enable_trace_replay": True}
+    ),
+    "sampling mask": Refusal(
+        ("--return-sampling-mask", PLUGIN, "Remove the flag"),
+        {"return_sampling_mask": True, "logprobs_mode": "processed_logprobs"},
+    ),
+    "routed experts": Refusal(
+        ("--enable-return-routed-experts", PLUGIN, "Remove the flag"),
+        {"enable_return_routed_experts": True},
+        model="mixtral",
+    ),
+    "expert parallel": Refusal(
+        ("--enable-expert-parallel", PLUGIN),
+        {"enable_expert_parallel": True},
+        model="mixtral",
+    ),
+    "KV transfer": Refusal(
+        ("--kv-transfer-config", PLUGIN, "Remove the flag"),
+        {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
+    ),
+    "prompt embeddings": Refusal(
+        ("--enable-prompt-embeds", PLUGIN, "Remove the flag"), {"enable_prompt_embeds": True}
+    ),
+    "speculation": Refusal(
+        ("'ngram_gpu'", "not supported on Gaudi", "ngram"),
+        {
+            "speculative_config": {
+                "method": "ngram_gpu",
+                "num_speculative_tokens": 2,
+                "prompt_lookup_max": 3,
+            }
+        },
+    ),
     "LoRA on experts": Refusal(
         ("--enable-lora", "mixture-of-experts", "merged"), {"enable_lora": True}, model="mixtral"
     ),
