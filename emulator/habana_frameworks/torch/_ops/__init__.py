@@ -12,6 +12,7 @@ from . import (
     rotary,
     sdpa,
     softmax,
+    softmax_fp8,
     softmax_masked,
     uint4,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "rotary",
     "sdpa",
     "softmax",
+    "softmax_fp8",
     "softmax_masked",
     "uint4",
 ]

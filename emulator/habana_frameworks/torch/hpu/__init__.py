@@ -19,12 +19,24 @@ from .graphs import (
     wrap_in_hpu_graph,
     wrap_in_hpu_graph_func,
 )
+from .modes import (
+    disable_dynamic_shape,
+    disable_inference_mode,
+    enable_dynamic_shape,
+    enable_inference_mode,
+    get_dynamic_shape_status,
+)
 from .sdp import enable_recompute_sdp, recompute_sdp_enabled, sdp_kernel
 
 __all__ = [
     "HPUGraph",
     "ModuleCacher",
+    "disable_dynamic_shape",
+    "disable_inference_mode",
+    "enable_dynamic_shape",
+    "enable_inference_mode",
     "enable_recompute_sdp",
+    "get_dynamic_shape_status",
     "graph",
     "graphs",
     "make_graphed_callables",

@@ -48,6 +48,7 @@ FLAGS: dict[str, Flag] = {
     "PT_HPU_EAGER_COLLECTIVE_PIPELINE_ENABLE": Flag(True),
     "PT_HPU_ENABLE_EAGER_CACHE": Flag(False, settable=True),
     "PT_ENABLE_INT64_SUPPORT": Flag(False, settable=True),
+    "PT_ENABLE_COMM_GROUP_CACHE": Flag(True),
     "PT_HPU_INITIAL_WORKSPACE_SIZE": Flag(0),
     "PT_HPU_POOL_STRATEGY": Flag(4),
     "PT_HPU_POOL_MEM_ACQUIRE_PERC": Flag(100),
