@@ -14,6 +14,7 @@
 #include "device_storage.h"
 #include "generator.h"
 #include "graph.h"
+#include "host_kernel.h"
 #include "operator_facts.h"
 
 namespace gaudi {
@@ -252,7 +253,7 @@ void run_host_kernel(const c10::OperatorHandle& op, const OperatorFacts& facts, 
   std::optional<LentGeneratorState> lent;
   if (draws_unseen(facts, *stack, stack->size() - facts.argument_count)) lent.emplace(card);
   const auto& host_op = facts.run_as ? *facts.run_as : op;
-  host_op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  call_host_kernel(host_op, stack);
 }
 
 TORCH_LIBRARY_IMPL(_, HPU, m) {

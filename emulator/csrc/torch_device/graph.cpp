@@ -11,6 +11,7 @@
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
 #include "device_storage.h"
+#include "host_kernel.h"
 #include "operator_facts.h"
 
 namespace gaudi {
@@ -261,7 +262,7 @@ void Graph::run(Step& step, torch::jit::Stack& stack) {
         c10::DataPtr(data, data, &runtime::free_host, c10::Device(c10::kCPU)));
   }
   stack.assign(step.args.begin(), step.args.end());
-  step.op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), &stack);
+  call_host_kernel(step.op, &stack);
   for (auto& output : step.fresh) {
     const auto& value = stack[output.result_index];
     at::Tensor result =

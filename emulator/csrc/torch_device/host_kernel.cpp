@@ -1,0 +1,138 @@
+#include <torch_headers.h>
+
+#include "host_kernel.h"
+
+#include <ATen/core/List.h>
+#include <c10/util/SmallVector.h>
+
+#include <string_view>
+#include <utility>
+
+namespace gaudi {
+namespace {
+
+constexpr c10::DispatchKeySet kHostKeys(c10::DispatchKey::CPU);
+
+bool is_narrow(c10::ScalarType type) {
+  return c10::isReducedFloatingType(type) || c10::isFloat8Type(type);
+}
+
+bool lacks_type(const c10::Error& error) {
+  const std::string_view text = error.msg();
+  return text.find("not implemented for '") != std::string_view::npos ||
+         text.find("Unsupported datatype") != std::string_view::npos;
+}
+
+// A call's arguments in float32 instead of a narrow type, and the way back.
+class Widened {
+ public:
+  explicit Widened(const c10::FunctionSchema& schema) : schema_(schema) {}
+
+  c10::IValue argument(const c10::IValue& value, size_t index) {
+    if (value.isTensor() && value.toTensor().defined()) return widened(value.toTensor());
+    if (value.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const at::Tensor& tensor : value.toTensorList()) list.push_back(widened(tensor));
+      return list;
+    }
+    if (value.isInt() && names_type(index)) {
+      const auto type = static_cast<c10::ScalarType>(value.toInt());
+      asked_ = type;
+      if (is_narrow(type)) return c10::IValue(static_cast<int64_t>(c10::ScalarType::Float));
+    }
+    return value;
+  }
+
+  // Written arguments receive their new values, fresh results their type.
+  void result(c10::IValue& value) {
+    if (value.isTensor() && value.toTensor().defined()) {
+      value = narrowed(value.toTensor());
+    } else if (value.isTensorList()) {
+      c10::List<at::Tensor> list;
+      for (const at::Tensor& tensor : value.toTensorList()) list.push_back(narrowed(tensor));
+      value = std::move(list);
+    }
+  }
+
+  void write_back() {
+    if (!schema_.is_mutable()) return;
+    for (auto& [narrow, wide] : pairs_) narrow.copy_(wide);
+  }
+
+ private:
+  bool names_type(size_t index) const {
+    auto type = schema_.arguments()[index].real_type();
+    if (type->kind() == c10::TypeKind::OptionalType) {
+      type = type->expectRef<c10::OptionalType>().getElementType();
+    }
+    return type->kind() == c10::TypeKind::ScalarTypeType;
+  }
+
+  at::Tensor widened(const at::Tensor& tensor) {
+    const auto type = tensor.scalar_type();
+    if (!is_narrow(type)) {
+      if (c10::isFloatingType(type) && tensor.dim() > 0) wide_input_ = true;
+      return tensor;
+    }
+    narrow_ = narrow_ && *narrow_ != type ? c10::promoteTypes(*narrow_, type) : type;
+    pairs_.emplace_back(tensor, tensor.to(c10::ScalarType::Float));
+    return pairs_.back().second;
+  }
+
+  at::Tensor narrowed(const at::Tensor& tensor) const {
+    for (const auto& [narrow, wide] : pairs_) {
+      if (wide.is_same(tensor)) return narrow;
+    }
+    if (tensor.scalar_type() != c10::ScalarType::Float) return tensor;
+    if (asked_) return tensor.to(*asked_);
+    return narrow_ && !wide_input_ ? tensor.to(*narrow_) : tensor;
+  }
+
+  const c10::FunctionSchema& schema_;
+  c10::SmallVector<std::pair<at::Tensor, at::Tensor>, 4> pairs_;
+  std::optional<c10::ScalarType> narrow_;
+  std::optional<c10::ScalarType> asked_;
+  bool wide_input_ = false;
+};
+
+bool has_narrow_tensor(c10::ArrayRef<c10::IValue> arguments) {
+  for (const auto& value : arguments) {
+    if (value.isTensor()) {
+      if (value.toTensor().defined() && is_narrow(value.toTensor().scalar_type())) return true;
+    } else if (value.isTensorList()) {
+      for (const at::Tensor& tensor : value.toTensorList()) {
+        if (tensor.defined() && is_narrow(tensor.scalar_type())) return true;
+      }
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+void call_host_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const auto begin = stack->size() - op.schema().arguments().size();
+  const auto arguments = c10::ArrayRef<c10::IValue>(*stack).slice(begin);
+  if (!has_narrow_tensor(arguments)) {
+    op.redispatchBoxed(kHostKeys, stack);
+    return;
+  }
+  // A kernel that fails may have taken its arguments from the stack already.
+  const c10::SmallVector<c10::IValue, 8> kept(arguments.begin(), arguments.end());
+  try {
+    op.redispatchBoxed(kHostKeys, stack);
+    return;
+  } catch (const c10::Error& error) {
+    if (!lacks_type(error)) throw;
+  }
+  Widened call(op.schema());
+  stack->resize(begin);
+  for (size_t i = 0; i < kept.size(); ++i) stack->push_back(call.argument(kept[i], i));
+  op.redispatchBoxed(kHostKeys, stack);
+  call.write_back();
+  for (auto i = stack->size() - op.schema().returns().size(); i < stack->size(); ++i) {
+    call.result((*stack)[i]);
+  }
+}
+
+}  // namespace gaudi
