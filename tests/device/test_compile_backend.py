@@ -159,3 +159,50 @@ def test_wrong_options_modes_and_flags_are_refused(monkeypatch):
     monkeypatch.setattr(internal._Mode, "lazy", True)
     with pytest.raises(Exception, match="lazy mode"):
         compiled()
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_constants_of_the_host_are_part_of_the_recipe(gradients):
+    """With gradients AOTAutograd makes an attribute of the graph of what is a call otherwise."""
+
+    def compiled(factor):
+        torch._dynamo.reset()
+        constants = torch.tensor([factor, 1.0])
+
+        def scale(x):
+            return (
+                x * torch.tensor(factor) + torch.tensor([factor, 1.0], device="hpu") + constants[1]
+            )
+
+        run = torch.compile(scale, backend="hpu_backend", dynamic=False)
+        x = torch.ones(2, device="hpu", requires_grad=gradients)
+        since = Since()
+        torch.testing.assert_close(run(x), scale(x))
+        return since.compilations
+
+    assert [compiled(factor) for factor in (2.0, 2.0, 3.0)] == [1, 0, 1]
+
+
+def test_names_of_inputs_do_not_make_another_recipe():
+    """Layers that are compiled apart, as those of several models, share a recipe per shape."""
+
+    class Layer(torch.nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.linear = torch.nn.Linear(width, width)
+
+        def forward(self, x):
+            return torch.relu(self.linear(x)) + x
+
+    torch._dynamo.reset()
+    found = []
+    for width in (8, 8, 16):
+        layers = torch.nn.ModuleList(Layer(width) for _ in range(2)).to("hpu")
+        runs = [torch.compile(layer, backend="hpu_backend", dynamic=False) for layer in layers]
+        since = Since()
+        with torch.no_grad():
+            for run in runs:
+                run(torch.ones(3, width, device="hpu"))
+        found.append(since.compilations)
+        torch._dynamo.reset()
+    assert found == [1, 0, 1]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 __all__ = ["describe"]
 
@@ -86,8 +87,13 @@ def _value(value: Any) -> str:
     if isinstance(value, fx.GraphModule):
         return f"[{describe(value, ())}]"
     looks = _looks(value)
-    if not isinstance(value, torch.Tensor) or value.device.type != "cpu":
+    if (
+        not isinstance(value, torch.Tensor)
+        or isinstance(value, FakeTensor)
+        or value.device.type != "cpu"
+    ):
         return looks
     # A tensor of the host inside a graph is a constant of the recipe.
-    data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    with unset_fake_temporarily():  # AOTAutograd compiles where only fake tensors are allowed
+        data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return f"{looks} {hashlib.sha256(data).hexdigest()}"
