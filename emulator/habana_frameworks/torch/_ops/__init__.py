@@ -2,6 +2,7 @@
 
 from . import (
     block_softmax,
+    conv_fp8,
     ctc,
     fast_math,
     fp8,
@@ -19,6 +20,7 @@ from . import (
 
 __all__ = [
     "block_softmax",
+    "conv_fp8",
     "ctc",
     "fast_math",
     "fp8",

@@ -8,10 +8,10 @@ from typing import TypeAlias
 
 import torch
 
-from .fp8_range import saturate
+from .fp8_range import FP8_DTYPES, round_stochastically, saturate
 from .library import operator
 
-__all__ = ["cast_from_fp8", "cast_to_fp8_v2", "fp8_gemm_v2"]
+__all__ = ["cast_from_fp8", "cast_to_fp8_hybrid", "cast_to_fp8_v2", "fp8_gemm_v2"]
 
 Scale: TypeAlias = torch.Tensor | float | list[float] | None
 
@@ -31,9 +31,13 @@ def _factor(scale: Scale, shape: list[int] | None, like: torch.Tensor) -> torch.
     return factor.reshape(shape) if shape is not None else factor
 
 
-def _scaled(values: torch.Tensor, factor: torch.Tensor | float) -> torch.Tensor:
-    wide = values.to(torch.float32)
-    return wide if isinstance(factor, float) and factor == 1.0 else wide * factor
+def _scaled(values: torch.Tensor, factor: torch.Tensor | float, dtype: torch.dtype) -> torch.Tensor:
+    """The product in ``dtype``: the card multiplies in the wider of its two types, not beyond."""
+    wide = values.to(dtype)
+    if isinstance(factor, torch.Tensor):
+        return wide * factor.to(dtype)
+    # A number is rounded to the type as a scale in memory is.
+    return wide if factor == 1.0 else wide * torch.tensor(factor, dtype=dtype).item()
 
 
 def _fake_to(
@@ -60,29 +64,60 @@ def cast_to_fp8_v2(
     dtype: torch.dtype | None = None,
     scale_shape: list[int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quantise: ``saturate(input * scale)`` in ``dtype``.
+    """Quantise: ``saturate(input * scale)`` in ``dtype``; the product is in ``input``'s dtype.
 
     Args:
         input: floating tensor of any shape.
         scale: multiplies ``input``; a tensor broadcasts (after ``reshape(scale_shape)``).
-        stochastic_rounding: a training feature, refused.
+        stochastic_rounding: round up or down with the probability of the distance.
         is_amax: also return the largest magnitude of ``input``.
         dtype: ``float8_e4m3fn`` or ``float8_e5m2`` (the default, as in Intel's bridge).
 
     Returns:
         the FP8 tensor, and the amax as float32 scalar (an empty tensor without ``is_amax``).
     """
-    if stochastic_rounding:
-        raise NotImplementedError(
-            "cast_to_fp8_v2: stochastic_rounding is a training feature which the emulated bridge "
-            "does not provide; pass False"
-        )
-    values = _scaled(input, _factor(scale, scale_shape, input))
+    target = dtype or torch.float8_e5m2
+    if input.dtype in FP8_DTYPES:
+        if is_amax:
+            raise RuntimeError("CastToFp8V2 must have no amax for float8.")
+        if input.dtype != target:
+            names = (str(t).replace("torch.f", "F") for t in (input.dtype, target))
+            raise RuntimeError(
+                "CastToFp8V2 input and output must have the same dtype for float8, but are "
+                + " and ".join(names)
+            )
+    dtype_of_product = torch.float32 if input.dtype in FP8_DTYPES else input.dtype
+    values = _scaled(input, _factor(scale, scale_shape, input), dtype_of_product)
     if is_amax:
         amax = input.abs().amax().to(torch.float32)
     else:
         amax = torch.empty(0, dtype=torch.float32, device=input.device)
-    return saturate(values, dtype or torch.float8_e5m2), amax
+    if stochastic_rounding:
+        values = round_stochastically(values.to(torch.float32), target)
+    return saturate(values, target), amax
+
+
+def _fake_hybrid(input, scale_152=None, scale_143=None, stochastic=False, is_amax=False):
+    first, amax = _fake_to(input, is_amax=is_amax)
+    return first, torch.empty_like(input, dtype=torch.float8_e4m3fn), amax
+
+
+@operator(
+    "cast_to_fp8_hybrid(Tensor input, Tensor? scale_152=None, Tensor? scale_143=None,"
+    " bool stochastic=False, bool is_amax=False) -> (Tensor, Tensor, Tensor)",
+    _fake_hybrid,
+)
+def cast_to_fp8_hybrid(
+    input: torch.Tensor,
+    scale_152: torch.Tensor | None = None,
+    scale_143: torch.Tensor | None = None,
+    stochastic: bool = False,
+    is_amax: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """:func:`cast_to_fp8_v2` to ``float8_e5m2`` and to ``float8_e4m3fn``, and one amax."""
+    wide, amax = cast_to_fp8_v2(input, scale_152, stochastic, is_amax, torch.float8_e5m2)
+    exact, _ = cast_to_fp8_v2(input, scale_143, stochastic, False, torch.float8_e4m3fn)
+    return wide, exact, amax
 
 
 def _fake_from(input, scale, out_dtype, scale_shape=None):
@@ -101,8 +136,8 @@ def cast_from_fp8(
     out_dtype: torch.dtype,
     scale_shape: list[int] | None = None,
 ) -> torch.Tensor:
-    """Dequantise: ``input * scale`` in ``out_dtype``; arguments as in :func:`cast_to_fp8_v2`."""
-    return _scaled(input, _factor(scale, scale_shape, input)).to(out_dtype)
+    """Dequantise: ``input * scale``, both in ``out_dtype``; arguments of cast_to_fp8_v2."""
+    return _scaled(input, _factor(scale, scale_shape, input), out_dtype)
 
 
 def _fake_gemm(
@@ -183,7 +218,7 @@ def fp8_gemm_v2(
     out = torch.matmul(left.to(torch.float32), right.to(torch.float32))
     for factor in (
         _rows(_factor(A_scale_inv, None, A), out.shape[-2] if out.dim() > 1 else 1),
-        _columns(_factor(B_scale_inv, B_scale_shape, B), out.shape[-1]),
+        _columns(_factor(B_scale_inv, B_scale_shape, B), out.shape[-1] if out.dim() > 0 else 1),
     ):
         if not (isinstance(factor, float) and factor == 1.0):
             out = out.mul_(factor)

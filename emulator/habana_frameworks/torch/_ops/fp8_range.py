@@ -9,7 +9,7 @@ import torch
 
 from habana_frameworks.torch.utils.experimental import _get_device_type, synDeviceType
 
-__all__ = ["FP8_DTYPES", "fp8_max", "saturate"]
+__all__ = ["FP8_DTYPES", "fp8_max", "round_stochastically", "saturate"]
 
 FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -32,3 +32,16 @@ def saturate(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Clamp to the card's range and round to ``dtype``; a NaN stays a NaN."""
     limit = fp8_max(dtype)
     return values.clamp(-limit, limit).to(dtype)
+
+
+def round_stochastically(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Round float32 to neighbours in ``dtype``, so that the expected result is the value.
+
+    A value between two neighbours goes to either with the probability of its distance to the
+    other. The random numbers are those of the device's generator.
+    """
+    mantissa_bits, lowest_exponent = (2, -14) if dtype == torch.float8_e5m2 else (3, -6)
+    # frexp gives a fraction in [0.5, 1): the exponent of the leading bit is one less.
+    exponent = torch.frexp(values).exponent - 1
+    step = torch.exp2((exponent.clamp(min=lowest_exponent) - mantissa_bits).to(torch.float32))
+    return torch.floor(values / step + torch.rand_like(values)) * step

@@ -5,7 +5,6 @@ Schema: scripts/hpu_op.yaml of HabanaAI/gaudi-pytorch-bridge.
 
 import torch
 
-from .fp8_range import saturate
 from .library import operator
 
 __all__ = ["sum_fp8"]
@@ -30,8 +29,6 @@ def sum_fp8(
     """Sum over ``dim`` (None: all dimensions), taken in float32.
 
     Returns:
-        ``out_dtype``, by default the type of ``self``, with the card's range.
+        ``out_dtype``, by default the type of ``self``; converted like ``torch.sum`` of it.
     """
-    total = torch.sum(self.to(torch.float32), dim, keepdim)
-    dtype = out_dtype or self.dtype
-    return saturate(total, dtype) if dtype.itemsize == 1 else total.to(dtype)
+    return torch.sum(self.to(torch.float32), dim, keepdim).to(out_dtype or self.dtype)

@@ -1,4 +1,4 @@
-"""Operators that move rows: ``plain_index``, ``kv_reorder``, ``kv_reorder_``.
+"""Operators that move rows: ``plain_index``, ``kv_reorder``, ``in_place_interleave``.
 
 Schemas: scripts/hpu_op.yaml of HabanaAI/gaudi-pytorch-bridge.
 """
@@ -7,7 +7,13 @@ import torch
 
 from .library import operator
 
-__all__ = ["kv_reorder", "kv_reorder_", "plain_index"]
+__all__ = [
+    "in_place_interleave",
+    "in_place_interleave_",
+    "kv_reorder",
+    "kv_reorder_",
+    "plain_index",
+]
 
 _BEAMS = 4
 
@@ -72,3 +78,29 @@ def kv_reorder_(
 ) -> torch.Tensor:
     """:func:`kv_reorder` in place."""
     return self.copy_(kv_reorder(self, start, end, beam_idx))
+
+
+def _fake_interleave(self):
+    return torch.empty_like(self)
+
+
+@operator("in_place_interleave(Tensor self) -> Tensor", _fake_interleave)
+def in_place_interleave(self: torch.Tensor) -> torch.Tensor:
+    """The first quarter of the rows of ``self`` ``[rows, ...]``, each four times in a row.
+
+    So a prompt's cache entries become those of its four beams. ``rows`` is a multiple of 4.
+    """
+    rows = self.shape[0]
+    if rows % _BEAMS:
+        raise ValueError(f"in_place_interleave: the rows must be a multiple of 4, got {rows}")
+    return self[: rows // _BEAMS].repeat_interleave(_BEAMS, dim=0)
+
+
+def _fake_interleave_(self):
+    return self
+
+
+@operator("in_place_interleave_(Tensor(a!) self) -> Tensor(a!)", _fake_interleave_)
+def in_place_interleave_(self: torch.Tensor) -> torch.Tensor:
+    """:func:`in_place_interleave` in place."""
+    return self.copy_(in_place_interleave(self))
