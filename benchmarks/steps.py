@@ -85,17 +85,21 @@ def make_engine(options: argparse.Namespace) -> Any:
     )
 
 
-def rate(core: Any, batch: int, repeats: int) -> float:
-    """Median tokens per second of ``batch`` requests that start together."""
-    rates = []
+def rate(core: Any, batch: int, repeats: int) -> dict[str, float]:
+    """Median tokens of ``batch`` requests that start together, per second and per CPU second.
+
+    The second does not suffer from what else runs on the machine.
+    """
+    rates, cpu_rates = [], []
     for repeat in range(repeats + 1):  # the first is a warm-up
         for index in range(batch):
             add(core, f"{batch}-{repeat}-{index}", 32, {"temperature": 0.0})
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         while core.has_unfinished_requests():
             core.step()
         rates.append(32 * batch / (time.perf_counter() - start))
-    return median(rates[1:])
+        cpu_rates.append(32 * batch / (time.process_time() - cpu_start))
+    return {"s": median(rates[1:]), "CPU s": median(cpu_rates[1:])}
 
 
 def mixed_load(core: Any, counts: StepCounts, options: argparse.Namespace) -> list[str]:
@@ -137,7 +141,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     core = make_engine(options).llm_engine
     counts = StepCounts(core.model_executor.driver_worker.worker.model_runner)
     result: dict[str, Any] = {
-        "tokens_per_s": {
+        "tokens_per": {
             batch: rate(core, batch, options.repeats) for batch in sorted({1, options.batch})
         }
     }
@@ -152,8 +156,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def show(mode: str, result: dict[str, Any]) -> None:
     """Print one mode's figures."""
-    rates = ", ".join(f"batch {n}: {rate:.1f}" for n, rate in result["tokens_per_s"].items())
-    print(f"\n{mode}: tokens/s {rates}")
+    print(f"\n{mode}")
+    for batch, rates in result["tokens_per"].items():
+        figures = ", ".join(f"{value:.1f} tokens/{unit}" for unit, value in rates.items())
+        print(f"  batch {batch}: {figures}")
     print(f"  {'step':<8}{'phase':<24}" + "".join(f"{name:>20}" for name in (*COUNTS, "ms")))
     for kind in ("decode", "mixed"):
         for phase, values in result[kind].items():
