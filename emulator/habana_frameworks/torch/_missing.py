@@ -7,6 +7,8 @@ Every module of the bridge installs :func:`refuse` as its ``__getattr__``.
 from collections.abc import Callable
 from typing import NoReturn
 
+from ._refused import reason_for
+
 __all__ = ["refuse"]
 
 
@@ -18,10 +20,13 @@ def refuse(module: str) -> Callable[[str], NoReturn]:
     """
 
     def missing(name: str) -> NoReturn:
+        why = reason_for(f"{module}.{name}".removeprefix("habana_frameworks.torch."))
+        what = f"module '{module}' has no attribute '{name}': the emulated bridge"
         message = (
-            f"module '{module}' has no attribute '{name}': the emulated bridge does not provide "
-            f"it. If Intel's bridge has '{module}.{name}', report it to the gaudi-emulator "
-            "project; otherwise correct the name."
+            f"{what} refuses it: {why}."
+            if why
+            else f"{what} does not provide it. If Intel's bridge has '{module}.{name}', report it "
+            "to the gaudi-emulator project; otherwise correct the name."
         )
         # Python probes packages for dunder names (__path__, __wrapped__, ...): answer briefly.
         if name.startswith("__") and name.endswith("__"):

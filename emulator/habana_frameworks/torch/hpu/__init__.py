@@ -9,6 +9,7 @@ import sys
 import torch
 
 from habana_frameworks.torch._device import device_functions as _below
+from habana_frameworks.torch._missing import refuse
 
 from . import graphs, memory, metrics, random
 from .graphs import (
@@ -52,16 +53,15 @@ __all__ = [
 __all__ += [name for name in _below.__all__ if name not in __all__]
 
 
+_refuse = refuse(__name__)
+
+
 def __getattr__(name: str):
     """A name of the layer below, looked up there every time, so that it is never stale."""
     try:
         return getattr(_below, name)
     except AttributeError:
-        raise AttributeError(
-            f"module '{__name__}' has no attribute '{name}': the emulated bridge does not provide "
-            "it. If Intel's bridge has it, report it to the gaudi-emulator project.",
-            name=name,
-        ) from None
+        return _refuse(name)
 
 
 def _become_torch_hpu() -> None:

@@ -1,0 +1,35 @@
+"""Names of Intel's bridge that the emulated one refuses, and why.
+
+Patterns of names below ``habana_frameworks.torch``; operators stand below ``ops.hpu``.
+"""
+
+import fnmatch
+
+__all__ = ["REASONS", "reason_for"]
+
+_TRAINING = "training is not part of the emulated bridge"
+
+REASONS: dict[str, str] = {
+    "hpex.optimizers.*": _TRAINING,
+    "hpex.movingavrg.*": _TRAINING,
+    "hpex.experimental.transformer_engine.*": _TRAINING,
+    "hpex.normalization.FusedClipNorm": _TRAINING,
+    "hpex.kernels.PySDPA*": "examples of hints for the card's graph compiler; use FusedSDPA",
+    "hpex.kernels.fbgemm.*": "kernels for recommender models",
+    "utils.debug._*_jit_cache*": "the card's cache of compiled operators has no counterpart",
+    "utils.debug._get_fallback_op_count": "no operator falls back to the host",
+    "utils.debug.dynamo_utils.*": "counts nodes of the card's partitioned graphs",
+    "utils.profiler.*": "controls the card's profiler",
+    "hpu.*_const_section_serialization": "writes constants of the card's recipes to disk",
+    "hpu.*_optim_output_sif": "tunes shape inference of the card's compiler",
+    "hpu.*able_quantization": "switches a pass of the card's graph compiler",
+    "hpu.*et_sync_debug_mode": "switches asynchronous streams of the card's runtime",
+    "ops.hpu.optimizer_*": _TRAINING,
+    "ops.hpu.*sdpa_bwd": _TRAINING,
+    "ops.hpu.sdpa_recomp_bwd": _TRAINING,
+}
+
+
+def reason_for(name: str) -> str | None:
+    """Why ``name`` is refused; None if it is not listed."""
+    return next((why for key, why in REASONS.items() if fnmatch.fnmatchcase(name, key)), None)
