@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import torch
 
-from vllm_hpu.attention.regions import region
-
 __all__ = ["PageLayout", "page_view", "token_rows", "write_kv"]
 
 
@@ -84,7 +82,6 @@ def token_rows(slot_mapping: torch.Tensor, layout: PageLayout) -> torch.Tensor:
     return (first.view(1, -1, 1) + pages * layout.block_size).flatten()
 
 
-@region
 def write_kv(pages: torch.Tensor, parts: list[torch.Tensor], rows: torch.Tensor) -> None:
     """Write a step's keys and values into the cache.
 

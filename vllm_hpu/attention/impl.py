@@ -6,11 +6,58 @@ import torch
 from vllm.v1.attention.backend import AttentionImpl, AttentionType
 
 from vllm_hpu.attention.cache import PageLayout, page_view, write_kv
+from vllm_hpu.attention.derive import DecodePlan, PrefillPlan
 from vllm_hpu.attention.metadata import HpuAttentionMetadata
 from vllm_hpu.attention.paged import decode_attention
 from vllm_hpu.attention.prefill import prefill_attention
+from vllm_hpu.attention.regions import region
 
 __all__ = ["HpuAttentionImpl", "attend"]
+
+
+encode = region(prefill_attention)
+"""Attention without a cache, as a region."""
+
+
+@region
+def paged_attention(
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    value: torch.Tensor | None,
+    pages: torch.Tensor,
+    rows: torch.Tensor | None,
+    decode: DecodePlan | None,
+    prefill: PrefillPlan | None,
+    sinks: torch.Tensor | None,
+    layout: PageLayout,
+    scale: float,
+    soft_cap: float | None,
+    reach: int | None,
+) -> torch.Tensor:
+    """A layer's attention as one region: the keys and values written, then both kinds of rows.
+
+    Args:
+        query, key, value, rows: as in :func:`attend`.
+        pages: the cache as ``[pages, block_size * width]``.
+        decode: None when the step has no decode rows.
+        prefill: None when it has no others.
+        reach: how many tokens back a token sees; None when it sees tokens ahead.
+    """
+    if rows is not None and key is not None and value is not None:
+        write_kv(pages, [key, value], rows)
+    decoded = filled = None
+    if decode is not None:
+        decoded = decode_attention(query, pages, decode, sinks, layout, scale, soft_cap)
+    if prefill is not None:
+        filled = prefill_attention(
+            query, key, value, pages, prefill, sinks, layout, scale, soft_cap, reach
+        )
+    if filled is None or decode is None or decode.is_decode is None:
+        whole = decoded if filled is None else filled
+        if whole is None:
+            raise ValueError("a step without decode rows and without prefill rows has no attention")
+        return whole
+    return torch.where(decode.is_decode, decoded, filled)
 
 
 def attend(
@@ -24,35 +71,39 @@ def attend(
     scale: float,
     soft_cap: float | None,
     sinks: torch.Tensor | None,
+    rows: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attend from this step's tokens, whose keys and values are in the cache.
+    """Attend from this step's tokens to the cache.
 
     Args:
         query: ``[tokens, heads, width]``.
         key, value: ``[tokens, kv_heads, width]``; None when only the cache has them.
+        rows: from :func:`token_rows`, where to write them first; None when the cache has them.
 
     Returns:
         ``[tokens, heads, width]``; padding tokens hold anything finite.
     """
-    shape = metadata.shape
-    pages = page_view(kv_cache, layout)
-    decoded = is_decode = None
+    shape, decode, prefill, reach = metadata.shape, None, None, None
     if shape.decode_rows:
-        plan = metadata.decode_plan(layout, query.shape[1], window, query.dtype)
-        decoded = decode_attention(query, pages, plan, sinks, layout, scale, soft_cap)
-        is_decode = plan.is_decode
-        if not shape.has_prefill:
-            return decoded
-    prefill = metadata.prefill_plan(layout, window, query.dtype, from_cache=key is None)
-    reach = None
-    if metadata.causal:
-        reach = min(window or metadata.longest, metadata.longest) - 1
-    filled = prefill_attention(
-        query, key, value, pages, prefill, sinks, layout, scale, soft_cap, reach
+        decode = metadata.decode_plan(layout, query.shape[1], window, query.dtype)
+    if shape.has_prefill or decode is None:
+        prefill = metadata.prefill_plan(layout, window, query.dtype, from_cache=key is None)
+        if metadata.causal:
+            reach = min(window or metadata.longest, metadata.longest) - 1
+    return paged_attention(
+        query,
+        key,
+        value,
+        page_view(kv_cache, layout),
+        rows,
+        decode,
+        prefill,
+        sinks,
+        layout,
+        scale,
+        soft_cap,
+        reach,
     )
-    if decoded is None or is_decode is None:
-        return filled
-    return torch.where(is_decode, decoded, filled)
 
 
 class HpuAttentionImpl(AttentionImpl[HpuAttentionMetadata]):
@@ -139,9 +190,6 @@ class HpuAttentionImpl(AttentionImpl[HpuAttentionMetadata]):
             return output.copy_(self._encode(query, key, value, attn_metadata))
         layout = PageLayout.of(kv_cache, parts=2)
         shared = self.kv_sharing_target_layer_name is not None
-        if not shared:
-            rows = attn_metadata.cache_rows(layout)
-            write_kv(page_view(kv_cache, layout), [key, value], rows)
         return output.copy_(
             attend(
                 query,
@@ -155,6 +203,7 @@ class HpuAttentionImpl(AttentionImpl[HpuAttentionMetadata]):
                 self.scale,
                 self.logits_soft_cap,
                 self.sinks,
+                rows=None if shared else attn_metadata.cache_rows(layout),
             )
         )
 
@@ -167,7 +216,7 @@ class HpuAttentionImpl(AttentionImpl[HpuAttentionMetadata]):
     ) -> torch.Tensor:
         """Attention among each row's own tokens, without a cache."""
         plan = metadata.prefill_plan(None, self.sliding_window, query.dtype)
-        return prefill_attention(
+        return encode(
             query,
             key,
             value,

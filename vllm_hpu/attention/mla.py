@@ -17,8 +17,13 @@ from vllm_hpu.attention.backend import HpuAttentionBackend
 from vllm_hpu.attention.cache import PageLayout, page_view, token_rows, write_kv
 from vllm_hpu.attention.impl import attend
 from vllm_hpu.attention.metadata import HpuAttentionMetadata
+from vllm_hpu.attention.regions import region
 
 __all__ = ["HpuMLABackend", "HpuMLAImpl", "HpuMLAPrefillBackend"]
+
+
+write_latents = region(write_kv)
+"""Writing a step's latents, as a region: vLLM asks for it on its own."""
 
 
 class HpuMLAImpl(MLAAttentionImpl[HpuAttentionMetadata]):
@@ -96,7 +101,7 @@ class HpuMLAImpl(MLAAttentionImpl[HpuAttentionMetadata]):
         cache = kv_cache.unsqueeze(1)
         layout = PageLayout.of(cache, parts=1)
         rows = token_rows(slot_mapping[:tokens], layout)
-        write_kv(page_view(cache, layout), [latents], rows)
+        write_latents(page_view(cache, layout), [latents], rows)
         self._latents = latents
 
     def forward_mqa(

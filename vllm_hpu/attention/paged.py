@@ -12,7 +12,6 @@ import torch
 
 from vllm_hpu.attention.cache import PageLayout
 from vllm_hpu.attention.derive import DecodePlan
-from vllm_hpu.attention.regions import region
 
 __all__ = ["decode_attention"]
 
@@ -30,7 +29,6 @@ def _scores(
     return torch.add(bias, capped, alpha=soft_cap)
 
 
-@region
 def decode_attention(
     query: torch.Tensor,
     pages: torch.Tensor,

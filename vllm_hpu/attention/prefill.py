@@ -4,7 +4,6 @@ import torch
 
 from vllm_hpu.attention.cache import PageLayout
 from vllm_hpu.attention.derive import PrefillPlan
-from vllm_hpu.attention.regions import region
 from vllm_hpu.device import ops
 
 __all__ = ["prefill_attention"]
@@ -61,7 +60,6 @@ def _slices(tokens: int, keys: int, reach: int | None) -> list[tuple[slice, slic
     return cuts
 
 
-@region
 def prefill_attention(
     query: torch.Tensor,
     key: torch.Tensor | None,
