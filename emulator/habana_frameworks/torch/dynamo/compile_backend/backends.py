@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.registry import register_backend
+from torch.fx._lazy_graph_module import _LazyGraphModule
 
 from habana_frameworks.torch._device import enter_region, exit_region, recipes
 from habana_frameworks.torch.internal import bridge_config
@@ -79,6 +80,9 @@ def _compile(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Cal
     """Turn one traced graph into a function of its inputs, with a recipe."""
     started = time.perf_counter_ns()
     name = f"graph_{next(_serial)}"
+    # Dynamo's modules write their code at the first call; a `forward` taken before that is a detour
+    # through torch.nn.Module at every call.
+    _LazyGraphModule.force_recompile(module)
     run = _as_one_launch(module.forward)
     graph = describe(module, example_inputs)
     operators = sum(node.op.startswith("call_") for node in module.graph.nodes)
