@@ -149,6 +149,8 @@ class WarmUp:
         return None
 
     def _finish(self) -> None:
+        while self._warm_sampler():
+            pass
         self.progress.finished = True
         left = list(self._order)
         self.progress.dropped += len(left)
@@ -193,6 +195,8 @@ class WarmUp:
         if not covered:
             reset_peak(device)
         fits = self._try(case, launch=not covered)
+        if covered:
+            self._warm_sampler()
         seconds = time.perf_counter() - start
         if not fits:
             gc.collect()
@@ -232,6 +236,11 @@ class WarmUp:
             raise
         return True
 
+    def _warm_sampler(self) -> bool:
+        """Compile the next graphs of the sampler; False when there are none left."""
+        sampler = self._runner.step_sampler
+        return sampler is not None and sampler.warm_up_one()
+
     def _measure_sampler(self) -> None:
         """Sample for all rows at once: what that needs must stay free, too."""
         runner, device = self._runner, self._runner.device
@@ -240,8 +249,7 @@ class WarmUp:
         reset_peak(device)
         before = allocated_bytes(device)
         try:
-            if runner.step_sampler is not None:
-                runner.step_sampler.warm_up()
+            self._warm_sampler()
             hidden = torch.zeros(
                 runner.scheduler_config.max_num_seqs,
                 runner.model_config.get_hidden_size(),

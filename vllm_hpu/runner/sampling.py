@@ -9,7 +9,7 @@ feedback is one launch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
+from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,12 +33,12 @@ _VLLM_PROCESSORS = 3
 """Logits processors that vLLM always has: bias, penalties, bad words. More are the user's."""
 
 
-class Draw(Enum):
+class Draw(IntEnum):
     """How a step's tokens are drawn; a later kind can do what an earlier one does."""
 
-    GREEDY = "greedy"
-    RANDOM = "temperature"
-    FILTERED = "temperature, top-k and top-p"
+    GREEDY = 0
+    RANDOM = 1  # by temperature
+    FILTERED = 2  # by temperature, top-k and top-p
 
 
 class Wishes(NamedTuple):
@@ -163,6 +163,10 @@ class StepSampler:
         )
         self._special = np.zeros(rows, dtype=np.bool_)
         self._copied: torch.cuda.Event | None = None
+        self._ready: set[tuple[int, Draw]] = set()
+        # The largest and most able first.
+        buckets = reversed(runner.plan.row_buckets)
+        self._pending = [(count, draw) for count in buckets for draw in reversed(Draw)]
 
     def add_request(self, state_row: int, wishes: SamplingParams) -> None:
         """Remember whether a new request can be sampled here."""
@@ -182,9 +186,12 @@ class StepSampler:
         return Draw.RANDOM
 
     def sample(self, rows: int, draw: Draw) -> SamplerOutput:
-        """One launch: logits and tokens of the first ``rows`` rows."""
+        """One launch: logits and tokens of the first ``rows`` rows.
+
+        Launches the smallest graph that is compiled and can do it; without warm-up its own.
+        """
         self._wait_for_copy()
-        self._runner.launcher.launch(("sample", rows, draw), lambda: self._sample(rows, draw))
+        self._launch_sample(*min(self._covering(rows, draw), default=(rows, draw)))
         drawn = self._first(rows)
         return SamplerOutput(
             sampled_token_ids=drawn.tokens,
@@ -202,23 +209,38 @@ class StepSampler:
             self._wait_for_copy()
             for source, target in zip(drawn, mine, strict=True):
                 target.copy_(source)
-        self._runner.launcher.launch(("feedback", rows), lambda: self._feed_back(rows))
+        self._launch_feedback(min((r for r, _ in self._covering(rows)), default=rows))
 
     def keep_until(self, copied: torch.cuda.Event) -> None:
         """The next draw must not start before ``copied``: the host still reads this one's."""
         self._copied = copied
 
-    def warm_up_cases(self) -> Iterator[tuple[int, Draw]]:
-        """Rows and draws that have a graph."""
-        for rows in self._runner.plan.row_buckets:
-            for draw in Draw:
-                yield rows, draw
+    def warm_up_one(self) -> bool:
+        """Compile the next graphs, between steps and on padding rows; False when none is left.
 
-    def warm_up(self) -> None:
-        """Run every graph on padding rows: before the first request, or after a blank step."""
-        for rows, draw in self.warm_up_cases():
-            self.sample(rows, draw)
-            self.feed_back(self._first(rows))
+        The first ones can do any step's work.
+        """
+        if not self._pending:
+            return False
+        rows, draw = self._pending.pop(0)
+        # The last step's requests must not get a second token.
+        self._inputs.rows.state.fill_(self._runner.dump_row)
+        self._inputs.rows.seq_lens.zero_()
+        self._inputs.rows.query_start_loc.zero_()
+        self._wait_for_copy()
+        self._launch_sample(rows, draw)
+        self._launch_feedback(rows)
+        self._ready.add((rows, draw))
+        return True
+
+    def _covering(self, rows: int, draw: Draw = Draw.GREEDY) -> Iterator[tuple[int, Draw]]:
+        return (case for case in self._ready if case[0] >= rows and case[1] >= draw)
+
+    def _launch_sample(self, rows: int, draw: Draw) -> None:
+        self._runner.launcher.launch(("sample", rows, draw), lambda: self._sample(rows, draw))
+
+    def _launch_feedback(self, rows: int) -> None:
+        self._runner.launcher.launch(("feedback", rows), lambda: self._feed_back(rows))
 
     def _first(self, rows: int) -> Drawn:
         return Drawn(*(tensor[:rows] for tensor in self._drawn))
