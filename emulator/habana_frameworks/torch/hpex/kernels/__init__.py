@@ -4,7 +4,8 @@ from habana_frameworks.torch._missing import refuse
 
 from .CTCLoss import CTCLoss
 from .CustomSoftmax import CustomSoftmax
-from .FusedSDPA import FusedSDPA
+from .Fp8FusedSDPA import fp8_fused_sdpa
+from .FusedSDPA import FusedSDPA, gqa_output_reshape
 from .RotaryPosEmbeddingHelper import (
     RotaryPosEmbeddingHelperV1,
     RotaryPosEmbeddingHelperV2,
@@ -22,6 +23,8 @@ __all__ = [
     "RotaryPosEmbeddingHelperV3",
     "RotaryPosEmbeddingMode",
     "apply_rotary_pos_emb",
+    "fp8_fused_sdpa",
+    "gqa_output_reshape",
 ]
 
 __getattr__ = refuse(__name__)
