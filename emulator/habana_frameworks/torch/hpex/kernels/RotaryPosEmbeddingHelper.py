@@ -80,7 +80,8 @@ class RotaryPosEmbeddingHelperV1(torch.autograd.Function):
     def backward(ctx, grad):
         """Gradient of ``p``."""
         mode = RotaryPosEmbeddingMode.BLOCKWISE
-        return _gradient(grad, *ctx.saved_tensors, None, ctx.offset, mode), None, None, None
+        cos, sin = ctx.saved_tensors
+        return _gradient(grad, cos, sin, None, ctx.offset, mode), None, None, None
 
 
 class RotaryPosEmbeddingHelperV2(torch.autograd.Function):
@@ -96,7 +97,8 @@ class RotaryPosEmbeddingHelperV2(torch.autograd.Function):
     def backward(ctx, grad):
         """Gradient of ``p``."""
         mode = RotaryPosEmbeddingMode.BLOCKWISE
-        return _gradient(grad, *ctx.saved_tensors, 0, mode), None, None, None
+        cos, sin, position_ids = ctx.saved_tensors
+        return _gradient(grad, cos, sin, position_ids, 0, mode), None, None, None
 
 
 class RotaryPosEmbeddingHelperV3(torch.autograd.Function):
