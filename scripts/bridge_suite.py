@@ -213,10 +213,10 @@ def main() -> None:
     of_mode = results.setdefault(mode, {})
     for file in files_of(suite, mode, arguments.only):
         if reason_for(f"{file}::", mode, listed):
-            counts, failures = {"excluded": 1}, []
-        else:
-            lines = run_file(file, suite, mode, arguments.extra, arguments.timeout)
-            counts, failures = count(lines, mode, listed)
+            of_mode[file] = {"counts": {"excluded": 1}, "failures": []}
+            continue
+        lines = run_file(file, suite, mode, arguments.extra, arguments.timeout)
+        counts, failures = count(lines, mode, listed)
         # The first failures say why; the rest is their number.
         of_mode[file] = {"counts": counts, "failures": failures[:10]}
         print(file, " ".join(f"{n} {key}" for key, n in counts.items()), flush=True)
