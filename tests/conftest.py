@@ -1,5 +1,6 @@
 """What all tests share: a quiet, offline environment, a small card, and models made on demand."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -60,3 +61,12 @@ def model_directory() -> Path:
     directory = ROOT / ".cache" / "models"
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+@pytest.fixture
+def caplog(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """pytest's own, which also sees vLLM's loggers once vLLM was imported and detached them."""
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+    return caplog
