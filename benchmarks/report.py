@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,25 +32,36 @@ class Measurement:
         return round(equal / len(mine), 3)
 
 
-def table(record: dict[str, Any], baseline: str) -> str:
+def paired_ratio(record: dict[str, Any], name: str, base: str, batch: int) -> float | None:
+    """Median over the rounds of ``name``'s tokens/s to ``base``'s in the same round.
+
+    None unless both ran. Pairing takes out what slows a whole round down.
+    """
+    rates = {r["contender"]: r["tokens_per_s"] for r in record["results"] if r["batch"] == batch}
+    if name not in rates or base not in rates:
+        return None
+    return statistics.median(a / b for a, b in zip(rates[name], rates[base], strict=True))
+
+
+def table(record: dict[str, Any], bases: list[str]) -> str:
     """The record as text: what was run, then one line per contender and batch size."""
-    medians = {(r["contender"], r["batch"]): r["median_tokens_per_s"] for r in record["results"]}
+    headings = "".join(f"{'to ' + base:>18}" for base in bases)
     lines = [
         f"model {record['model']}, bfloat16, {record['prompt_tokens']} tokens in, "
         f"{record['new_tokens']} out, {record['threads']} threads, "
-        f"median of {record['rounds']} interleaved rounds (lowest to highest)",
+        f"median of {record['rounds']} interleaved rounds (lowest to highest); "
+        "ratios: median of each round's",
         "",
-        f"{'contender':18} {'batch':>5} {'tokens/s':>9} {'range':>15} {'to ' + baseline:>12} "
-        f"{'same text':>9}",
+        f"{'contender':18} {'batch':>5} {'tokens/s':>9} {'range':>15}{headings} {'same text':>9}",
     ]
     for result in record["results"]:
         rates = result["tokens_per_s"]
-        base = medians.get((baseline, result["batch"]))
-        ratio = f"{result['median_tokens_per_s'] / base:.2f}" if base else "-"
+        found = [paired_ratio(record, result["contender"], b, result["batch"]) for b in bases]
+        ratios = "".join(f"{'-' if ratio is None else f'{ratio:.2f}':>18}" for ratio in found)
         same = result["same_tokens_as_baseline"]
         lines.append(
             f"{result['contender']:18} {result['batch']:5d} {result['median_tokens_per_s']:9.1f} "
-            f"{min(rates):7.1f}-{max(rates):7.1f} {ratio:>12} "
+            f"{min(rates):7.1f}-{max(rates):7.1f}{ratios} "
             f"{'-' if same is None else f'{same:.0%}':>9}"
         )
     lines.append("")
