@@ -54,7 +54,10 @@ class Batch:
             idx_mapping=make.made(idx),
             idx_mapping_np=idx.numpy(),
             expanded_local_pos=make.made(local.int()),
-            input_ids=make.ints(0, used_tokens, len(local)),
+            # -1 is a draft that nobody proposed; the first row of a request is never one.
+            input_ids=torch.maximum(
+                make.ints(-1, used_tokens, len(local)), make.made(-(local > 0).int())
+            ),
             pos=make.made(total.repeat_interleave(count) - 1 + local),
             seq_lens_upper_bound_np=(total + count).numpy(),
         )

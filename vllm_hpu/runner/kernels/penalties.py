@@ -44,13 +44,15 @@ def apply(self: PenaltiesState, logits: torch.Tensor, ctx: LogitsContext) -> tor
 def draft_counts(tokens: torch.Tensor, local_pos: torch.Tensor, vocab_size: int) -> torch.Tensor:
     """How often each token occurs among the drafts before each logits row, [N, V] int32.
 
-    tokens: [N] the row's input token; local_pos: [N] number of the row within its request, whose
-    rows are consecutive: row 0 is the sampled token, later ones are drafts. A running count over
-    all rows, minus its value at the request's row 0, counts the request's own drafts.
+    tokens: [N] the row's input token, -1 for a draft that nobody proposed (vLLM fills a row's
+    drafts up with it in steps with a grammar), which counts for nothing; local_pos: [N] number of
+    the row within its request, whose rows are consecutive: row 0 is the sampled token, later ones
+    are drafts. A running count over all rows, minus its value at the request's row 0, counts the
+    request's own drafts.
     """
-    is_draft = (local_pos > 0).to(torch.int32)
+    is_draft = ((local_pos > 0) & (tokens >= 0)).to(torch.int32)
     ones = torch.zeros(tokens.shape[0], vocab_size, dtype=torch.int32, device=tokens.device)
-    ones.scatter_(1, tokens.long()[:, None], is_draft[:, None])
+    ones.scatter_(1, tokens.long().clamp(min=0)[:, None], is_draft[:, None])
     running = ones.cumsum(dim=0, dtype=torch.int32)
     first = torch.arange(tokens.shape[0], device=tokens.device) - local_pos
     return running - take(running, first)
