@@ -67,7 +67,7 @@ def load(mode: str, adapter: Path, log: Path, seconds: float, rate: float) -> It
         wait_for(lambda: Scrape(url)("vllm:hpu_warmup_finished") == 1, 500)
         before = device_compilations(url)
         tally = run_load(url, ("demo", "adapter"), seconds, LONGEST, 1, rate)
-        assert tally.errors == []
+        assert not tally.errors, "\n".join(tally.errors)
         yield Loaded(url, before, device_compilations(url), tally)
 
 
