@@ -67,6 +67,6 @@ def model_directory() -> Path:
 def caplog(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
-    """pytest's own, which also sees vLLM's loggers once vLLM was imported and detached them."""
+    """pytest's own, which also sees vLLM's loggers once an engine has detached them."""
     monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
     return caplog
