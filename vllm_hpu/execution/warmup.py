@@ -61,7 +61,13 @@ class WarmUp:
         self._manager: HpuGraphManager = runner.cudagraph_manager
         recipes = settings().recipe_cache
         folder = Path(recipes) if recipes else Path(envs.VLLM_CACHE_ROOT) / "hpu_warmup"
-        self._manifest = Manifest.load(folder, fingerprint(graph_facts(runner)))
+        facts = graph_facts(
+            runner.vllm_config,
+            runner.plan.limits,
+            runner.mode.mode,
+            runner.kv_cache_config.num_blocks,
+        )
+        self._manifest = Manifest.load(folder, fingerprint(facts))
         self._order = WarmUpOrder(
             runner.plan,
             sorted(set(runner.lora_cases)),
