@@ -20,6 +20,11 @@ Everything else is set with vLLM's own flags. The plugin reads these variables o
 value that cannot be parsed, or that contradicts another one, is refused there with the name of the
 variable. A variable that is set and has no effect is reported once.
 
+Beside some variables stands a flag of `vllm serve` that says the same and takes precedence.
+`LLM(...)` and other commands take it as an entry of `additional_config`:
+`additional_config={"hpu_warmup_seconds": 60}`, `--additional-config.hpu_warmup_seconds 60`. There,
+bytes may be written `2G` or `512M`.
+
 Booleans are `1`, `true`, `t`, `yes`, `y`, `on` or `0`, `false`, `f`, `no`, `n`, `off` and the empty
 string, in any case.
 
@@ -65,7 +70,8 @@ def _table(variables: list[Variable]) -> str:
     head += ["instead" if variables[0].status is Status.DEPRECATED else "why"] if reasons else []
     rows = [head, ["---"] * len(head)]
     for variable in variables:
-        row = [f"`{variable.name}`"]
+        flag = f" `{variable.flag}`" if variable.flag else ""
+        row = [f"`{variable.name}`{flag}"]
         if parsed:
             row += [_values(variable), variable.default and f"`{variable.default}`"]
         row.append(variable.help)

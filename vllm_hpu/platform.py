@@ -77,10 +77,14 @@ class HpuPlatform(Platform):
 
     @classmethod
     def pre_register_and_update(cls, parser: FlexibleArgumentParser | None = None) -> None:
-        """Runs in the front end before the configuration is built."""
+        """Runs in the front end before the configuration is built, and before flags are parsed."""
         from vllm_hpu import compat
 
         compat.install()
+        if parser is not None:
+            from vllm_hpu.options import add_flags
+
+            add_flags(parser)
 
     @classmethod
     def apply_config_platform_defaults(cls, vllm_config: VllmConfig) -> None:

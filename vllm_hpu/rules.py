@@ -24,10 +24,10 @@ Rule = Callable[["VllmConfig"], None]
 
 
 def report_settings(config: VllmConfig) -> None:
-    """Bad variables are refused here, and those that do less than they say are named once."""
-    from vllm_hpu.settings import settings
+    """Bad variables and options are refused here; those that do less than they say are named."""
+    from vllm_hpu.options import settings_of
 
-    for message in settings().warnings():
+    for message in settings_of(config).warnings():
         logger.warning(message)
 
 

@@ -114,12 +114,15 @@ class Settings:
 
 
 @functools.cache
-def settings() -> Settings:
+def settings(overrides: tuple[tuple[str, str | None], ...] = ()) -> Settings:
     """The settings of this process, read at the first call.
 
+    ``overrides`` are variables with values in place of the environment's, None for none: what an
+    engine was told otherwise (``vllm_hpu.options``).
     Raises ConfigurationError as ``Settings.from_env`` does.
     """
-    return Settings.from_env(os.environ)
+    environ = {**os.environ, **dict(overrides)}
+    return Settings.from_env({name: text for name, text in environ.items() if text is not None})
 
 
 def force_choice() -> str:

@@ -34,6 +34,8 @@ class Variable:
     acts_like  the value the plugin acts like anyway, so that setting it needs no warning
     refused    setting it (to anything but ``acts_like``) is an error, because ignoring it would
                give the user something else than asked for
+    option     entry of ``--additional-config`` that says it for one engine, and name of its flag
+    unit       what a number counts, where it may be written in another way
     """
 
     name: str
@@ -47,6 +49,13 @@ class Variable:
     maximum: int | None = None
     acts_like: str | None = None
     refused: bool = False
+    option: str = ""
+    unit: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The flag of ``vllm serve`` for it."""
+        return f"--{self.option.replace('_', '-')}" if self.option else ""
 
 
 def _bucket_variables() -> list[Variable]:
@@ -125,15 +134,15 @@ _EXECUTION = [
     Variable("VLLM_HPU_WARMUP_SECONDS", "int", "no limit",
              "Most seconds that warm-up may compile, before the server answers and in idle gaps "
              "together. The few graphs without which a step might have none are always compiled.",
-             minimum=0),
+             minimum=0, option="hpu_warmup_seconds"),
     Variable("VLLM_HPU_WARMUP_BYTES", "int", "what the largest step leaves free",
              "Most device memory that warmed-up graphs may keep, in bytes. The few graphs without "
              "which a step might have none are always compiled.",
-             minimum=0),
+             minimum=0, option="hpu_warmup_bytes", unit="bytes"),
     Variable("VLLM_HPU_WARMUP_LOAD_SECONDS", "int", "0",
              "A server that is never idle compiles one graph between two steps every so many "
              "seconds; 0 compiles in idle gaps only.",
-             minimum=0),
+             minimum=0, option="hpu_warmup_load_seconds"),
     Variable("VLLM_HPU_RECORD_PROFILE", "text", "",
              "A file that the server writes its traffic to, for vllm-hpu plan --profile: lengths "
              "of requests and how many are in flight, no content. It is written every few seconds "
@@ -144,13 +153,14 @@ _EXECUTION = [
              "How the sizes of graphs are chosen: opt makes expected traffic cheapest, exp doubles "
              "them, lin takes equal steps that the bucket variables set, pad leaves out those of "
              "lin that save little padding. See shapes.md.",
-             choices=("exp", "lin", "pad", "opt")),
+             choices=("exp", "lin", "pad", "opt"), option="hpu_bucketing_strategy"),
     Variable("VLLM_HPU_TRAFFIC_PROFILE", "text", "chat and some documents",
              "A JSON file with the traffic to plan for (strategy opt): lengths of requests, and "
              "how many are in flight. See shapes.md."),
     Variable("VLLM_HPU_PLAN_BUDGET", "text", "100 graphs",
              "Most graphs of a plan, or the seconds and bytes they may take by prediction "
-             '(strategy opt): for example "60 graphs", "20 min, 8 GiB".'),
+             '(strategy opt): for example "60 graphs", "20 min, 8 GiB".',
+             option="hpu_plan_budget"),
     Variable("VLLM_HPU_PLAN_COST", "text", "time",
              "What a launch costs, where plans choose between graphs: predicted time, which counts "
              "operations and bytes moved, or operations alone.",

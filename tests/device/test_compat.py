@@ -179,3 +179,17 @@ def test_a_stat_logger_plugin_still_cannot_decline():
     start = inspect.getsource(AsyncLLM.__init__)
     assert "log_stats or has_custom_loggers" in start
     assert "load_stat_logger_plugin_factories()" in start
+
+
+def test_parsed_arguments_still_reach_no_platform():
+    """A platform may add flags; what is parsed from them is no field, and nobody is told."""
+    import inspect
+
+    from vllm.engine.arg_utils import EngineArgs
+
+    assert seams.mismatches(seams.ARGUMENT_SEAMS) == []
+    source = inspect.getsource(inspect.unwrap(EngineArgs.from_cli_args.__func__))
+    assert "dataclasses.fields(cls)" in source
+    assert "current_platform" not in source
+    configured = inspect.getsource(EngineArgs.create_engine_config)
+    assert "current_platform.pre_register_and_update()" in configured

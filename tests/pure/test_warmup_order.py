@@ -138,9 +138,9 @@ def test_the_bytes_of_a_graph_bound_those_it_contains() -> None:
     [
         (Budget(None, None), ""),
         (Budget(11, None), ""),
-        (Budget(10, None), "VLLM_HPU_WARMUP_SECONDS=10"),
+        (Budget(10, None), "--hpu-warmup-seconds 10"),
         (Budget(None, 110), ""),
-        (Budget(None, 109), "VLLM_HPU_WARMUP_BYTES=109"),
+        (Budget(None, 109), "--hpu-warmup-bytes 109"),
     ],
 )
 def test_budgets(budget: Budget, says: str) -> None:

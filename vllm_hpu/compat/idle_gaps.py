@@ -81,11 +81,11 @@ def _idle_warm_up(engine_core: Any) -> Any:
     from vllm.v1.engine.core import DPEngineCoreProc
 
     from vllm_hpu.execution.idle import IdleWarmUp
-    from vllm_hpu.settings import settings
+    from vllm_hpu.options import settings_of
 
     config = engine_core.vllm_config
     told = isinstance(config.additional_config, dict) and config.additional_config.get(NO_GAPS)
     # Ranks of data parallel experts compute together; one alone cannot run a graph.
-    if told or settings().full_warmup or isinstance(engine_core, DPEngineCoreProc):
+    if told or settings_of(config).full_warmup or isinstance(engine_core, DPEngineCoreProc):
         return None
-    return IdleWarmUp(engine_core.collective_rpc, settings().warmup_load_seconds)
+    return IdleWarmUp(engine_core.collective_rpc, settings_of(config).warmup_load_seconds)

@@ -127,6 +127,11 @@ ENGINE_SEAMS: tuple[Seam, ...] = (
     ),
 )
 
+# Where arguments are parsed.
+ARGUMENT_SEAMS: tuple[Seam, ...] = (
+    Seam("vllm.engine.arg_utils:EngineArgs.from_cli_args", ("args",)),
+)
+
 
 def resolve(target: str) -> Any:
     """The object behind ``module:qualified.name``."""

@@ -11,8 +11,8 @@ GIB = 1 << 30
 class Budget:
     """Limits of all graphs together; None does not limit.
 
-    seconds  time to compile them (VLLM_HPU_WARMUP_SECONDS)
-    bytes    device memory they may keep (VLLM_HPU_WARMUP_BYTES)
+    seconds  time to compile them (--hpu-warmup-seconds)
+    bytes    device memory they may keep (--hpu-warmup-bytes)
     """
 
     seconds: int | None
@@ -28,9 +28,9 @@ class Budget:
             room_bytes: free memory that the largest step does not need.
         """
         if self.seconds is not None and spent_seconds + seconds > self.seconds:
-            return f"VLLM_HPU_WARMUP_SECONDS={self.seconds} is used up"
+            return f"--hpu-warmup-seconds {self.seconds} is used up"
         if self.bytes is not None and kept_bytes + size > self.bytes:
-            return f"VLLM_HPU_WARMUP_BYTES={self.bytes} is used up"
+            return f"--hpu-warmup-bytes {self.bytes} is used up"
         if size > room_bytes:
             return (
                 "the device memory that is left is what the largest step needs; lower "

@@ -36,6 +36,7 @@ from vllm_hpu.execution.facts import graph_facts
 from vllm_hpu.execution.manifest import GraphRecord, Manifest, fingerprint
 from vllm_hpu.execution.order import Case, WarmUpOrder
 from vllm_hpu.execution.progress import WarmupProgress
+from vllm_hpu.options import settings_of
 from vllm_hpu.runner.blank import prepare_blank_step
 from vllm_hpu.settings import settings
 from vllm_hpu.shapes.ready import ReadySet, padded_work
@@ -59,7 +60,8 @@ class WarmUp:
             raise RuntimeError("warm-up needs the KV cache, and it is not allocated yet")
         self._runner = runner
         self._manager: HpuGraphManager = runner.cudagraph_manager
-        recipes = settings().recipe_cache
+        own = settings_of(runner.vllm_config)
+        recipes = own.recipe_cache
         folder = Path(recipes) if recipes else Path(envs.VLLM_CACHE_ROOT) / "hpu_warmup"
         facts = graph_facts(
             runner.vllm_config,
@@ -76,7 +78,7 @@ class WarmUp:
         )
         self._ready = {loras > 0: ReadySet(runner.plan, padded_work) for loras in runner.lora_cases}
         self._manager.ready = self._ready
-        self._budget = Budget(settings().warmup_seconds, settings().warmup_bytes)
+        self._budget = Budget(own.warmup_seconds, own.warmup_bytes)
         self._room = self._reserve = 0
         self._refusal = ""
         self.progress = WarmupProgress(planned=len(self._order.cases))

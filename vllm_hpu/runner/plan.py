@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vllm_hpu.errors import ConfigurationError
-from vllm_hpu.settings import settings
+from vllm_hpu.options import settings_of
 from vllm_hpu.shapes.limits import Limits
 from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.plan import ShapePlan
@@ -74,4 +74,4 @@ def plan_for(config: VllmConfig) -> ShapePlan:
         ConfigurationError: bucket variables that contradict each other or the engine's limits, or
             a file of sizes or traffic that is missing or wrong.
     """
-    return ShapePlan.from_settings(limits_of(config), settings(), shape_of(config))
+    return ShapePlan.from_settings(limits_of(config), settings_of(config), shape_of(config))
