@@ -1,5 +1,7 @@
 """What the bridge needs of the device below it; the only module here that names its internals."""
 
+import threading
+
 import gaudi_emulator._C as _C  # noqa: PLR0402 (mypy finds the stub of an extension only so)
 from gaudi_emulator import counters, launch_region, recent_compilations, recipes, torch_device
 from gaudi_emulator.graph import Graph as DeviceGraph
@@ -12,6 +14,7 @@ __all__ = [
     "exit_region",
     "forbid_host_reads",
     "host_view",
+    "in_region",
     "is_capturing",
     "launch_region",
     "note_compilation",
@@ -21,10 +24,34 @@ __all__ = [
 ]
 
 device_functions = torch_device
-enter_region = _C.launch_region_enter
-exit_region = _C.launch_region_exit
 forbid_host_reads = _C.forbid_host_reads
 host_view = _C.host_view
 is_capturing = _C.is_capturing
 note_compilation = _C.note_compilation
 set_compile_only = _C.set_compile_only
+
+
+class _Regions(threading.local):
+    """How deep this thread is in compiled regions."""
+
+    depth = 0
+
+
+_regions = _Regions()
+
+
+def enter_region() -> None:
+    """Begin a compiled region: one launch, whatever operators it consists of. Regions nest."""
+    _C.launch_region_enter()
+    _regions.depth += 1
+
+
+def exit_region() -> None:
+    """End the innermost compiled region."""
+    _regions.depth -= 1
+    _C.launch_region_exit()
+
+
+def in_region() -> bool:
+    """Whether this thread runs operators of a compiled graph."""
+    return _regions.depth > 0

@@ -16,10 +16,15 @@ from typing import Any
 
 import torch
 
-__all__ = ["device_kernel", "operator"]
+__all__ = ["argument_names", "device_kernel", "operator"]
 
 _LIBRARY = torch.library.Library("hpu", "FRAGMENT")
 _KERNELS = torch.library.Library("gaudi_kernel", "FRAGMENT")
+
+
+def argument_names(schema: str) -> list[str]:
+    """The names of a schema's arguments, in order; the schema is without a namespace."""
+    return [argument.name for argument in torch._C.parse_schema(schema).arguments]
 
 
 def operator(schema: str, fake: Callable[..., Any]) -> Callable[[Callable], Callable]:

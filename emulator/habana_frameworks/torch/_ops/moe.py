@@ -1,32 +1,37 @@
 """``hpu::mixture_of_experts``: the overloads with weights in the activations' dtype.
 
-Schemas: habana_eager/eager_custom_op_register.cpp of HabanaAI/gaudi-pytorch-bridge. The FP8 and
-MXFP4 overloads are not provided yet; asking for one raises and names it.
+Schemas: scripts/hpu_op.yaml of HabanaAI/gaudi-pytorch-bridge (newer public commit). The overloads
+that measure are in moe_measure.py, those with quantised weights in moe_quantized.py.
 """
+
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from .library import operator
-from .moe_kernel import gated_experts, swiglu_oai_experts
+from .moe_kernel import ACTIVATIONS, gated_experts, swiglu_oai_experts
 
-__all__ = ["mixture_of_experts", "mixture_of_experts_bias_fused", "mixture_of_experts_fused"]
+__all__ = [
+    "check_experts",
+    "mixture_of_experts",
+    "mixture_of_experts_bias_fused",
+    "mixture_of_experts_fused",
+]
 
-_ACTIVATIONS = ("silu", "gelu", "relu")
 
-
-def _check(
+def check_experts(
     hidden: torch.Tensor,
     routing: torch.Tensor,
     router_weights: torch.Tensor,
-    lists: dict[str, list[torch.Tensor]],
+    lists: Mapping[str, Sequence],
     experts_min: int,
     experts_max: int,
     activation: str = "silu",
 ) -> None:
     """Refuse what the card's kernel would not take; only shapes are looked at, no values."""
-    if activation not in _ACTIVATIONS:
+    if activation not in ACTIVATIONS:
         raise ValueError(
-            f"mixture_of_experts: activation '{activation}' is not one of {_ACTIVATIONS}"
+            f"mixture_of_experts: activation '{activation}' is not one of {tuple(ACTIVATIONS)}"
         )
     if hidden.dim() != 2 or routing.shape != router_weights.shape or routing.dim() != 2:
         raise ValueError(
@@ -86,7 +91,7 @@ def mixture_of_experts(
     Returns:
         ``[tokens, hidden]`` in the dtype of ``hidden_states``; other ranks' experts add nothing.
     """
-    _check(
+    check_experts(
         hidden_states,
         expert_routing_table,
         router_weights,
@@ -135,7 +140,7 @@ def mixture_of_experts_fused(
 
     ``w12`` is ``[hidden, 2*ffn]`` per expert, or ``[2*ffn, hidden]`` with ``permuted_weights``.
     """
-    _check(
+    check_experts(
         hidden_states,
         expert_routing_table,
         router_weights,
@@ -188,7 +193,7 @@ def mixture_of_experts_bias_fused(
     at most ``limit``, up to ``-limit..limit``; the inner value is
     ``(up + 1) * gate * sigmoid(alpha * gate)``.
     """
-    _check(
+    check_experts(
         hidden_states,
         expert_routing_table,
         router_weights,

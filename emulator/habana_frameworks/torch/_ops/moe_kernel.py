@@ -12,9 +12,9 @@ import torch.nn.functional as F
 
 from .library import device_kernel
 
-__all__ = ["gated_experts", "swiglu_oai_experts"]
+__all__ = ["ACTIVATIONS", "clamped_swiglu", "gated_experts", "per_expert", "swiglu_oai_experts"]
 
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
     "relu": F.relu,
@@ -25,7 +25,7 @@ def _project(x: torch.Tensor, weight: torch.Tensor, transposed: bool) -> torch.T
     return x @ (weight.t() if transposed else weight)
 
 
-def _dispatch(
+def per_expert(
     hidden: torch.Tensor,
     routing: torch.Tensor,
     router_weights: torch.Tensor,
@@ -63,6 +63,13 @@ def _dispatch(
     return out
 
 
+def clamped_swiglu(both: torch.Tensor, alpha: float, limit: float) -> torch.Tensor:
+    """``(up + 1) * gate * sigmoid(alpha gate)``, both clamped; gate in even columns, up in odd."""
+    gate = both[..., ::2].clamp(max=limit)
+    up = both[..., 1::2].clamp(min=-limit, max=limit)
+    return (up + 1) * (gate * torch.sigmoid(gate * alpha))
+
+
 @device_kernel(
     "gated_experts(Tensor hidden, Tensor routing, Tensor router_weights, Tensor[] w12,"
     " Tensor[] w2, Tensor[] w3, bool permuted_weights, str activation, int experts_min,"
@@ -84,7 +91,7 @@ def gated_experts(
 
     Returns ``[tokens, hidden]`` in the dtype of ``hidden``.
     """
-    act = _ACTIVATIONS[activation]
+    act = ACTIVATIONS[activation]
 
     def expert(index: int, x: torch.Tensor) -> torch.Tensor:
         first = _project(x, w12[index], permuted_weights)
@@ -94,7 +101,7 @@ def gated_experts(
             gate, up = first.chunk(2, dim=-1)
         return _project(act(gate).mul_(up), w3[index], permuted_weights)
 
-    out = _dispatch(hidden, routing, router_weights, experts_min, experts_max, expert)
+    out = per_expert(hidden, routing, router_weights, experts_min, experts_max, expert)
     return out.to(hidden.dtype)
 
 
@@ -124,10 +131,8 @@ def swiglu_oai_experts(
 
     def expert(index: int, x: torch.Tensor) -> torch.Tensor:
         both = _project(x, w12[index], permuted_weights) + w12_bias[index]
-        gate = both[..., ::2].clamp(max=limit)
-        up = both[..., 1::2].clamp(min=-limit, max=limit)
-        inner = (up + 1) * (gate * torch.sigmoid(gate * alpha))
+        inner = clamped_swiglu(both, alpha, limit)
         return _project(inner, w3[index], permuted_weights) + w3_bias[index]
 
-    out = _dispatch(hidden, routing, router_weights, experts_min, experts_max, expert)
+    out = per_expert(hidden, routing, router_weights, experts_min, experts_max, expert)
     return out.to(hidden.dtype)
