@@ -1,7 +1,7 @@
 """Run the test suite of Intel's bridge on the emulated device, and publish the table.
 
 The suite is never part of this repository: fetch HabanaAI/gaudi-pytorch-bridge and name the
-checkout. Each test file runs in a process of its own with a time limit. Results go to
+checkout. Test files run in processes of their own, each test with a time limit. Results go to
 docs/bridge-suite.json, from which docs/bridge-suite.md is written; what is not counted stands in
 scripts/bridge_suite_exclusions.toml with the reason.
 
@@ -13,6 +13,7 @@ import collections
 import fnmatch
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -80,16 +81,19 @@ def count(lines: Iterable[dict], mode: str, listed: list[Exclusion]) -> tuple[Co
     last: dict[str, dict] = {}
     for line in lines:
         before = last.get(line["test"], {"outcome": "collected"})["outcome"]
-        if before != "failed":
+        if before in ("collected", "begun") or line["outcome"] == "failed":
             last[line["test"]] = line
     counts: Counts = collections.Counter()
     failures = []
     for name, line in last.items():
         test = name.removeprefix("pytest_working/")
-        outcome = {"xfailed": "skipped", "collected": "failed", "error": "failed"}.get(
-            line["outcome"], line["outcome"]
-        )
-        if reason_for(test, mode, listed):
+        outcome = {
+            "xfailed": "skipped",
+            "collected": "failed",
+            "begun": "failed",
+            "error": "failed",
+        }.get(line["outcome"], line["outcome"])
+        if reason_for(test if "::" in test else f"{test}::", mode, listed):
             outcome = "excluded"
         counts[outcome] += 1
         if outcome == "failed":
@@ -97,8 +101,23 @@ def count(lines: Iterable[dict], mode: str, listed: list[Exclusion]) -> tuple[Co
     return dict(counts), failures
 
 
-def run_file(file: str, suite: Path, mode: str, extra: str, timeout: int) -> list[dict]:
-    """Run one test file; returns its record, with a line for a crash or a time-out."""
+def ending(code: int, limit: int) -> str | None:
+    """What the exit code of a process says, in words; None if pytest ended by itself."""
+    if code == -signal.SIGALRM:
+        return f"not finished after {limit} s"
+    return None if code in (0, 1, 2, 5) else f"the process ended with code {code}"
+
+
+def run_files(files: list[str], suite: Path, mode: str, extra: str, limit: int) -> list[dict]:
+    """Run test files in one process, and in a further one after each crash or time-out.
+
+    Args:
+        files: paths below ``pytest_working``.
+        limit: seconds per test.
+
+    Returns:
+        the record, with a line for every crash.
+    """
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "record"
         record.touch()
@@ -106,6 +125,9 @@ def run_file(file: str, suite: Path, mode: str, extra: str, timeout: int) -> lis
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
             "BRIDGE_SUITE_RECORD": str(record),
+            "BRIDGE_SUITE_LIMIT": str(limit),
+            # The suite sets it, too, but only after lazy/conftest.py has imported the bridge.
+            "PT_HPU_LAZY_MODE": str(int(mode == "lazy")),
             "HABANA_LOGS": folder,
             "GAUDI_EMULATOR_MEMORY": "8GiB",
             "GAUDI_EMULATOR_DEVICE": "GAUDI2",
@@ -113,25 +135,32 @@ def run_file(file: str, suite: Path, mode: str, extra: str, timeout: int) -> lis
         }
         command = [sys.executable, "-m", "pytest", "-q", "-p", "bridge_suite_record"]
         command += ["-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(suite)]
-        command += ["--tb=short", "--mode", mode, f"pytest_working/{file}"]
-        ended = None
-        try:
+        command += ["--tb=short", "--mode", mode, "--continue-on-collection-errors"]
+        command += [f"pytest_working/{file}" for file in files]
+        while True:
             done = subprocess.run(
-                command,
-                cwd=suite,
-                env=environment,
-                timeout=timeout,
-                capture_output=True,
-                check=False,
+                command, cwd=suite, env=environment, capture_output=True, check=False
             )
-            if done.returncode not in (0, 1, 2, 5):
-                ended = f"the process ended with code {done.returncode}"
-        except subprocess.TimeoutExpired:
-            ended = f"not finished after {timeout} s"
-        lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
-    if ended and not any(line["outcome"] == "collected" for line in lines):
-        lines.append({"test": f"pytest_working/{file}", "outcome": "error", "why": ended})
-    return lines
+            lines = [json.loads(line) for line in record.read_text("utf-8").splitlines()]
+            why = ending(done.returncode, limit)
+            if why is None:
+                return lines
+            begun = {line["test"] for line in lines if line["outcome"] == "begun"}
+            ended = {
+                line["test"] for line in lines if line["outcome"] not in ("collected", "begun")
+            }
+            guilty = sorted(begun - ended)
+            if not guilty:
+                # Not a test but the collecting crashed, or the process when it ended.
+                waiting = {line["test"] for line in lines if line["outcome"] == "collected"} - ended
+                if lines and not waiting:
+                    return lines
+                guilty = [f"pytest_working/{file}" for file in files]
+            crashes = [{"test": test, "outcome": "error", "why": why} for test in guilty]
+            with record.open("a", encoding="utf-8") as out:
+                out.writelines(json.dumps(line) + "\n" for line in crashes)
+            if guilty[0] == f"pytest_working/{files[0]}":
+                return lines + crashes
 
 
 def files_of(suite: Path, mode: str, only: list[str]) -> list[str]:
@@ -195,6 +224,14 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def save(mode: str, entries: dict[str, dict]) -> None:
+    """Put the results of some files of a mode into the data and write the table anew."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results[mode] = dict(sorted((results.get(mode, {}) | entries).items()))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    TABLE.write_text(table(results), encoding="utf-8")
+
+
 def main() -> None:
     """Run what the command line asks for, write results and table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -202,27 +239,33 @@ def main() -> None:
     parser.add_argument("--mode", choices=MODES, default="eager")
     parser.add_argument("--only", action="append", default=[], help="pattern of folder/file.py")
     parser.add_argument("--extra", default="", help="folder with packages the suite imports")
-    parser.add_argument("--timeout", type=int, default=600, help="seconds per file")
+    parser.add_argument("--limit", type=int, default=120, help="seconds per test")
+    parser.add_argument("--batch", type=int, default=1, help="files per process")
     arguments = parser.parse_args()
     suite = (arguments.checkout / "tests").resolve()
     if not (suite / "pytest_working").is_dir():
         parser.error(f"{suite}/pytest_working does not exist; name a checkout of the bridge")
     listed = exclusions()
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     mode = arguments.mode
-    of_mode = results.setdefault(mode, {})
+    waiting = []
     for file in files_of(suite, mode, arguments.only):
         if reason_for(f"{file}::", mode, listed):
-            of_mode[file] = {"counts": {"excluded": 1}, "failures": []}
-            continue
-        lines = run_file(file, suite, mode, arguments.extra, arguments.timeout)
-        counts, failures = count(lines, mode, listed)
-        # The first failures say why; the rest is their number.
-        of_mode[file] = {"counts": counts, "failures": failures[:10]}
-        print(file, " ".join(f"{n} {key}" for key, n in counts.items()), flush=True)
-        results[mode] = dict(sorted(of_mode.items()))
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    TABLE.write_text(table(results), encoding="utf-8")
+            save(mode, {file: {"counts": {"excluded": 1}, "failures": []}})
+        else:
+            waiting.append(file)
+    for first in range(0, len(waiting), arguments.batch):
+        files = waiting[first : first + arguments.batch]
+        lines = run_files(files, suite, mode, arguments.extra, arguments.limit)
+        entries = {}
+        for file in files:
+            own = [
+                line for line in lines if line["test"].split("::")[0] == f"pytest_working/{file}"
+            ]
+            counts, failures = count(own, mode, listed)
+            # The first failures say why; the rest is their number.
+            entries[file] = {"counts": counts, "failures": failures[:10]}
+            print(file, " ".join(f"{n} {key}" for key, n in counts.items()), flush=True)
+        save(mode, entries)
 
 
 if __name__ == "__main__":

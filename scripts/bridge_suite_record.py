@@ -1,16 +1,30 @@
 """A pytest plugin that writes what was collected and how each test ended, one JSON line each.
 
-Lines reach the file at once, so that a crash or a time-out loses only the test that caused it.
+Lines reach the file at once, so that a crash loses only the test that caused it: run again with the
+same file, the plugin leaves out what has begun before. A test that takes longer than
+``BRIDGE_SUITE_LIMIT`` seconds ends the process.
 """
 
 import json
 import os
+import signal
 from pathlib import Path
 
 
+def _record() -> Path:
+    return Path(os.environ["BRIDGE_SUITE_RECORD"])
+
+
 def _write(**line: str) -> None:
-    with Path(os.environ["BRIDGE_SUITE_RECORD"]).open("a", encoding="utf-8") as record:
+    with _record().open("a", encoding="utf-8") as record:
         record.write(json.dumps(line) + "\n")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Leave out what an earlier process began."""
+    lines = map(json.loads, _record().read_text(encoding="utf-8").splitlines())
+    begun = {line["test"] for line in lines if line["outcome"] != "collected"}
+    items[:] = [item for item in items if item.nodeid not in begun]
 
 
 def pytest_collection_finish(session) -> None:
@@ -20,9 +34,22 @@ def pytest_collection_finish(session) -> None:
 
 
 def pytest_collectreport(report) -> None:
-    """Note a file that cannot be imported."""
+    """Note a file that cannot be imported, or that skips itself."""
     if report.failed:
         _write(test=report.nodeid, outcome="error", why=str(report.longrepr)[-300:])
+    elif report.skipped:
+        _write(test=report.nodeid, outcome="skipped", why=str(report.longrepr)[-300:])
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Note that a test begins; it has a time limit."""
+    _write(test=nodeid, outcome="begun")
+    signal.alarm(int(os.environ["BRIDGE_SUITE_LIMIT"]))  # its default action ends the process
+
+
+def pytest_runtest_logfinish() -> None:
+    """Stop the clock."""
+    signal.alarm(0)
 
 
 def pytest_runtest_logreport(report) -> None:
@@ -33,3 +60,8 @@ def pytest_runtest_logreport(report) -> None:
     crash = getattr(report.longrepr, "reprcrash", None)
     why = (crash.message if crash else str(report.longrepr or ""))[:300]
     _write(test=report.nodeid, outcome=outcome, why=why)
+
+
+def pytest_sessionfinish() -> None:
+    """Let the process not hang when it ends."""
+    signal.alarm(int(os.environ["BRIDGE_SUITE_LIMIT"]))

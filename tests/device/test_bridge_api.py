@@ -5,6 +5,7 @@ import importlib
 import habana_frameworks.torch as htorch
 import pytest
 import torch
+from habana_frameworks.torch.core import quantization
 from habana_frameworks.torch.core.inference import constant_tensor_names, is_inference_mode
 from habana_frameworks.torch.core.step import marked_steps
 from habana_frameworks.torch.utils import internal
@@ -121,14 +122,32 @@ def test_inference_set_up():
     assert is_inference_mode()
     htorch.core.hpu_inference_initialize(module)
     assert set(constant_tensor_names()) == set(module.state_dict())
-    htorch.core.hpu_initialize(module, mark_only_scales_as_const=True)
-    assert constant_tensor_names() == ("scale",)
+    quantization._check_params_as_const(module)
     htorch.core.hpu_teardown_inference_env()
     assert not is_inference_mode()
-    with pytest.raises(NotImplementedError, match="batch norms"):
-        htorch.core.hpu_set_env(module)
+    htorch.core.hpu_initialize(module, mark_only_scales_as_const=True)
+    assert constant_tensor_names() == ("scale",)
+    quantization._check_params_as_const(module, only_scales=True)
+    with pytest.raises(RuntimeError, match="'weight' is not marked"):
+        quantization._check_params_as_const(module)
+    htorch.core.hpu_teardown_inference_env()
     with pytest.raises(ValueError, match="optimizer"):
         htorch.core.hpu_initialize(module, optimizer=object())
+
+
+def test_inference_set_up_fuses_convolutions():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval()
+    model[1].running_mean.uniform_()
+    model[1].running_var.uniform_(0.5, 2)
+    fused = htorch.core.hpu_set_inference_env(model)
+    htorch.core.hpu_teardown_inference_env()
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in fused.modules())
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(fused.to("hpu")(x.to("hpu")).cpu(), model(x))
+    with pytest.warns(UserWarning, match="training mode"):
+        assert htorch.core.hpu_set_inference_env(model.train()) is model
+    htorch.core.hpu_teardown_inference_env()
 
 
 def test_choice_of_the_attention_kernel():

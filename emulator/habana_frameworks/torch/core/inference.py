@@ -6,6 +6,8 @@ asked for, results are the same. Names: python_packages/habana_frameworks/torch/
 of HabanaAI/gaudi-pytorch-bridge.
 """
 
+import warnings
+
 import torch
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "hpu_set_inference_env",
     "hpu_teardown_inference_env",
     "is_inference_mode",
+    "mark_constants",
 ]
 
 
@@ -32,7 +35,7 @@ def is_inference_mode() -> bool:
 
 
 def constant_tensor_names() -> tuple[str, ...]:
-    """Names of the tensors that the last initialisation marked as constants."""
+    """Names of the tensors marked as constants, of all models."""
     return _State.constants
 
 
@@ -40,16 +43,31 @@ def hpu_inference_set_env(model: torch.nn.Module | None = None) -> torch.nn.Modu
     """Switch the inference mode on, before the model moves to the device.
 
     Args:
-        model: a model whose convolutions shall be fused with batch norms; refused, since that is
-            a rewrite the emulated bridge does not have.
+        model: on the host and in evaluation mode: each of its 2-d convolutions that is followed by
+            a batch norm is to be fused with it.
+
+    Returns:
+        a fused copy of ``model``; ``model`` itself, with a warning, if it cannot be fused.
     """
-    if model is not None:
-        raise NotImplementedError(
-            "hpu_inference_set_env(model): the emulated bridge does not fuse convolutions with "
-            "batch norms; call it without a model"
-        )
     _State.inference_mode = True
-    return None
+    return None if model is None else _fused(model)
+
+
+def _fused(model: torch.nn.Module) -> torch.nn.Module:
+    # Importing it brings deprecation warnings of torch.jit.
+    from torch.fx.experimental.optimization import fuse
+
+    if model.training:
+        why = "it is in training mode; call model.eval() first"
+    elif any(parameter.device.type != "cpu" for parameter in model.parameters()):
+        why = "it is not on the host; call this before model.to('hpu')"
+    else:
+        try:
+            return fuse(model)
+        except torch.fx.proxy.TraceError as error:
+            why = f"torch.fx cannot trace it ({error})"
+    warnings.warn(f"convolutions and batch norms of the model are not fused: {why}", stacklevel=3)
+    return model
 
 
 hpu_set_inference_env = hpu_inference_set_env
@@ -89,12 +107,18 @@ def hpu_inference_initialize(
         raise ValueError("hpu_inference_initialize: optimizer and args have no meaning here")
     if model is None:
         return
-    names = []
-    for name in model.state_dict():
-        if mark_only_scales_as_const and "scale" not in name:
-            continue
-        names.append(name)
-    _State.constants = tuple(names)
+    mark_constants(model, mark_only_scales_as_const)
+
+
+def mark_constants(model: torch.nn.Module, only_scales: bool) -> tuple[str, ...]:
+    """Mark tensors of ``model.state_dict()``, those with ``scale`` in their name or all.
+
+    Returns:
+        their names.
+    """
+    names = tuple(name for name in model.state_dict() if "scale" in name or not only_scales)
+    _State.constants = tuple(dict.fromkeys(_State.constants + names))
+    return names
 
 
 hpu_initialize = hpu_inference_initialize

@@ -20,6 +20,7 @@ from habana_frameworks.torch._device import enter_region, exit_region, recipes
 from habana_frameworks.torch.internal import bridge_config
 from habana_frameworks.torch.utils.internal import is_lazy
 
+from . import node_log
 from .graph_text import describe
 from .options import check_options
 
@@ -78,6 +79,8 @@ def _per_shape(run: Callable, graph: str, name: str, operators: int) -> Callable
 
 def _compile(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
     """Turn one traced graph into a function of its inputs, with a recipe."""
+    if node_log.wanted():
+        node_log.note(module)
     started = time.perf_counter_ns()
     name = f"graph_{next(_serial)}"
     # Dynamo's modules write their code at the first call; a `forward` taken before that is a detour
@@ -129,6 +132,6 @@ def hpu_backend(
             "compile"
         )
     check_options(kwargs)
-    if _needs_gradients(module, example_inputs):
+    if node_log.wanted() or _needs_gradients(module, example_inputs):
         return aot_autograd(fw_compiler=_compile)(module, example_inputs)
     return _compile(module, example_inputs)
