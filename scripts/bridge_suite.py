@@ -135,7 +135,7 @@ def run_files(files: list[str], suite: Path, mode: str, extra: str, limit: int) 
         }
         command = [sys.executable, "-m", "pytest", "-q", "-p", "bridge_suite_record"]
         command += ["-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(suite)]
-        command += ["--tb=short", "--mode", mode, "--continue-on-collection-errors"]
+        command += ["--tb=short", f"--mode={mode}", "--continue-on-collection-errors"]
         command += [f"pytest_working/{file}" for file in files]
         while True:
             done = subprocess.run(
@@ -145,22 +145,21 @@ def run_files(files: list[str], suite: Path, mode: str, extra: str, limit: int) 
             why = ending(done.returncode, limit)
             if why is None:
                 return lines
-            begun = {line["test"] for line in lines if line["outcome"] == "begun"}
-            ended = {
-                line["test"] for line in lines if line["outcome"] not in ("collected", "begun")
-            }
-            guilty = sorted(begun - ended)
+            states: dict[str, str] = {}
+            for line in lines:
+                states[line["test"]] = line["outcome"]
+            guilty = [test for test, state in states.items() if state == "begun"]
             if not guilty:
-                # Not a test but the collecting crashed, or the process when it ended.
-                waiting = {line["test"] for line in lines if line["outcome"] == "collected"} - ended
-                if lines and not waiting:
+                # Not a test: the process when it ended, if every test has, or the collecting.
+                if states and "collected" not in states.values():
                     return lines
+                why += f": {done.stderr.decode(errors='replace')[-200:]}"
                 guilty = [f"pytest_working/{file}" for file in files]
             crashes = [{"test": test, "outcome": "error", "why": why} for test in guilty]
+            if "::" not in guilty[0]:
+                return lines + crashes
             with record.open("a", encoding="utf-8") as out:
                 out.writelines(json.dumps(line) + "\n" for line in crashes)
-            if guilty[0] == f"pytest_working/{files[0]}":
-                return lines + crashes
 
 
 def files_of(suite: Path, mode: str, only: list[str]) -> list[str]:

@@ -20,6 +20,10 @@ class Stream(torch.Stream):
         index = card_index(device)
         return super().__new__(cls, device=torch.device("hpu", index), priority=priority)
 
+    def id(self) -> int:
+        """Number of this stream on its card; the default stream is 0."""
+        return self.stream_id
+
     def wait_event(self, event: torch.Event) -> None:
         """Let later work on this stream start after `event`."""
         event.wait(self)

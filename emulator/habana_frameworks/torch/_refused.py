@@ -18,7 +18,6 @@ REASONS: dict[str, str] = {
     "hpex.kernels.fbgemm.*": "kernels for recommender models",
     "utils.debug._*_jit_cache*": "the card's cache of compiled operators has no counterpart",
     "utils.debug._get_fallback_op_count": "no operator falls back to the host",
-    "utils.debug.dynamo_utils.*": "counts nodes of the card's partitioned graphs",
     "utils.profiler.*": "controls the card's profiler",
     "hpu.*_const_section_serialization": "writes constants of the card's recipes to disk",
     "hpu.*_optim_output_sif": "tunes shape inference of the card's compiler",

@@ -27,17 +27,21 @@ from .modes import (
     enable_inference_mode,
     get_dynamic_shape_status,
 )
+from .packing import TensorPacker
 from .sdp import enable_recompute_sdp, recompute_sdp_enabled, sdp_kernel
+from .stream_info import get_stream_info
 
 __all__ = [
     "HPUGraph",
     "ModuleCacher",
+    "TensorPacker",
     "disable_dynamic_shape",
     "disable_inference_mode",
     "enable_dynamic_shape",
     "enable_inference_mode",
     "enable_recompute_sdp",
     "get_dynamic_shape_status",
+    "get_stream_info",
     "graph",
     "graphs",
     "make_graphed_callables",

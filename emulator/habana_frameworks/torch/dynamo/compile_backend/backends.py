@@ -132,6 +132,9 @@ def hpu_backend(
             "compile"
         )
     check_options(kwargs)
-    if node_log.wanted() or _needs_gradients(module, example_inputs):
+    if node_log.wanted():
+        lowered = aot_autograd(fw_compiler=_compile, decompositions=node_log.decompositions())
+        return lowered(module, example_inputs)
+    if _needs_gradients(module, example_inputs):
         return aot_autograd(fw_compiler=_compile)(module, example_inputs)
     return _compile(module, example_inputs)

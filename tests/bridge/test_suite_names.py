@@ -1,0 +1,54 @@
+"""Names and operators of the bridge that its own test suite asks for."""
+
+import torch
+from habana_frameworks.torch.dynamo.compile_backend import passes, shared_layer
+from habana_frameworks.torch.utils.debug.dynamo_utils import FxGraphAnalyzer
+from habana_frameworks.torch.utils.internal import _Mode
+
+
+def test_a_compiled_graph_says_what_it_consists_of(monkeypatch):
+    monkeypatch.setattr(_Mode, "lazy", False)
+    monkeypatch.setattr(shared_layer, "hpu_fallback_op_list", {"mul"})
+    for logger in (passes.logger, shared_layer.logger):
+        logger.set_store_data(True)
+    run = torch.compile(lambda x: (x + x) * torch.rand(2, device="hpu"), backend="hpu_backend")
+    with FxGraphAnalyzer(reset_dynamo=True) as analyzer:
+        run(torch.ones(2, device="hpu"))
+    (graph,) = analyzer.get_ops_summary()
+    assert (graph["torch.ops.aten.add.Tensor"].graph_count, analyzer.get_partition_num()) == (1, 1)
+    assert graph["torch.ops.aten.mul.Tensor"].eager_count == 1
+    (text,) = passes.logger.data
+    assert "aten::add(" in text
+    assert "hpu::habana_rand(" in text, "a card draws random numbers from a seed"
+    assert "mul" not in text
+    assert "[PT_COMPILE] Node: mul requires fallback: True" in shared_layer.logger.data
+    for logger in (passes.logger, shared_layer.logger):
+        logger.set_store_data(False)
+
+
+def test_tensor_packer():
+    x, y = torch.ones(1, device="hpu"), torch.zeros(1, device="hpu")
+    packer = torch.hpu.TensorPacker()
+    tensors, metadata = packer.pack(({"x": x}, [y, 3]))
+    assert str(metadata) == "({'x': #0}, [#1, 3])"
+    assert packer.unpack((y, x), metadata) == ({"x": y}, [x, 3])
+    assert tensors == (x, y)
+
+
+def test_older_fp8_operators_write_into_given_tensors():
+    torch.manual_seed(0)
+    a, b = (torch.randn(4, 4, device="hpu") for _ in range(2))
+    narrow, amax = torch.empty(4, 4, dtype=torch.float8_e4m3fn, device="hpu"), a.new_empty(())
+    torch.ops.hpu.cast_to_fp8(a, None, False, narrow, amax)
+    assert amax == a.abs().max()
+    other, _ = torch.ops.hpu.cast_to_fp8_v2(b, None, False, False, torch.float8_e4m3fn)
+    out = torch.full_like(a, 2.0)
+    torch.ops.hpu.fp8_gemm(narrow, True, other, False, out, a.dtype, None, None, a, True, out)
+    expected = narrow.cpu().double().T @ other.cpu().double() + a.cpu().double() + 2
+    torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_streams_have_numbers():
+    stream = torch.hpu.Stream()
+    assert torch.hpu.get_stream_info(stream) == (torch.device("hpu:0"), stream.id())
+    assert torch.hpu.default_stream().id() == 0 != stream.id()
