@@ -115,12 +115,12 @@ def test_flat_statistics_need_the_result_shape():
         torch.ops.hpu.block_softmax_adjustment(flat, flat, flat[:, 0].int(), 2)
 
 
-def test_parts_that_are_not_provided_say_so():
+def test_what_the_steps_need():
     attn = torch.zeros(1, 1, 1, 1, 4, device="hpu")
     owners = torch.zeros(1, dtype=torch.int64, device="hpu")
-    with pytest.raises(NotImplementedError, match="fp8_exp"):
+    with pytest.raises(ValueError, match="fp8_exp needs"):
         torch.ops.hpu.block_softmax(attn, attn[0, 0, 0], owners, fp8_exp=True)
-    with pytest.raises(NotImplementedError, match="is_staged"):
+    with pytest.raises(ValueError, match="is_staged needs"):
         torch.ops.hpu.block_softmax_adjustment(attn, attn, owners, 1, is_staged=True)
 
 

@@ -1,4 +1,4 @@
-"""``hpu::exp_fast_math``, ``sqrt_fast_math``, ``rsqrt_fast_math``.
+"""``hpu::exp_fast_math``, ``sqrt_fast_math``, ``rsqrt_fast_math``, ``reciprocal_fast_math``.
 
 On the card they are faster and less exact; here they are exact. Schemas: scripts/hpu_op.yaml of
 HabanaAI/gaudi-pytorch-bridge.
@@ -8,7 +8,7 @@ import torch
 
 from .library import operator
 
-__all__ = ["exp_fast_math", "rsqrt_fast_math", "sqrt_fast_math"]
+__all__ = ["exp_fast_math", "reciprocal_fast_math", "rsqrt_fast_math", "sqrt_fast_math"]
 
 
 def _fake(self: torch.Tensor) -> torch.Tensor:
@@ -31,3 +31,9 @@ def sqrt_fast_math(self: torch.Tensor) -> torch.Tensor:
 def rsqrt_fast_math(self: torch.Tensor) -> torch.Tensor:
     """Inverse square root of every element, in the input's dtype."""
     return torch.rsqrt(self)
+
+
+@operator("reciprocal_fast_math(Tensor self) -> Tensor", _fake)
+def reciprocal_fast_math(self: torch.Tensor) -> torch.Tensor:
+    """Reciprocal of every element, in the input's dtype."""
+    return torch.reciprocal(self)

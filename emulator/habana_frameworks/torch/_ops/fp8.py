@@ -4,7 +4,7 @@ Schemas: habana_eager/eager_custom_op_register.cpp of HabanaAI/gaudi-pytorch-bri
 has three overloads: scale as a tensor, as one float (``scalar``), as a list (``scalar_list``).
 """
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import torch
 
@@ -172,6 +172,24 @@ def _columns(factor: torch.Tensor | float, columns: int) -> torch.Tensor | float
     return factor
 
 
+def _is_blockwise(factor: torch.Tensor | float) -> TypeGuard[torch.Tensor]:
+    """Whether a scale of the left operand differs along the dimension that is summed over."""
+    return isinstance(factor, torch.Tensor) and factor.dim() >= 2 and factor.shape[-1] > 1
+
+
+def _spread(factor: torch.Tensor | float, like: torch.Tensor) -> torch.Tensor | float:
+    """One scale per block repeated to the shape of ``like``."""
+    if not isinstance(factor, torch.Tensor) or factor.numel() == 1:
+        return factor
+    for dim in (-2, -1):
+        if like.shape[dim] % factor.shape[dim]:
+            raise ValueError(
+                f"fp8_gemm_v2: {tuple(factor.shape)} scales do not divide {tuple(like.shape)}"
+            )
+        factor = factor.repeat_interleave(like.shape[dim] // factor.shape[dim], dim=dim)
+    return factor
+
+
 _GEMM_HEAD = "Tensor A, bool trans_A, Tensor B, bool trans_B, Tensor? D, ScalarType out_dtype"
 _GEMM_TAIL = "Tensor? bias=None, bool accumulate=False, int[]? B_scale_shape=None) -> Tensor"
 
@@ -206,19 +224,25 @@ def fp8_gemm_v2(
     Args:
         A: FP8 ``[..., m, k]``, or ``[..., k, m]`` with ``trans_A``.
         B: FP8 ``[..., k, n]``, or ``[..., n, k]`` with ``trans_B``.
-        A_scale_inv: one value, or one per row (``[m]`` or ``[..., m, 1]``).
+        A_scale_inv: one value, or one per row (``[m]`` or ``[..., m, 1]``), or one per block of
+            rows and columns (``[..., m / x, k / y]``), then those of B are ``[k / y, n / z]``.
         B_scale_inv: one value, or one per output channel (``[n]``, ``[n, 1]`` or ``[1, n]``).
         bias: ``[n]``.
 
     Returns:
         ``[..., m, n]`` in ``out_dtype``; products are summed in float32.
     """
-    left = A.transpose(-1, -2) if trans_A else A
-    right = B.transpose(-1, -2) if trans_B else B
-    out = torch.matmul(left.to(torch.float32), right.to(torch.float32))
+    left = (A.transpose(-1, -2) if trans_A else A).to(torch.float32)
+    right = (B.transpose(-1, -2) if trans_B else B).to(torch.float32)
+    left_scale = _factor(A_scale_inv, None, A)
+    right_scale = _factor(B_scale_inv, B_scale_shape, B)
+    if _is_blockwise(left_scale):
+        left, left_scale = left * _spread(left_scale, left), 1.0
+        right, right_scale = right * _spread(right_scale, right), 1.0
+    out = torch.matmul(left, right)
     for factor in (
-        _rows(_factor(A_scale_inv, None, A), out.shape[-2] if out.dim() > 1 else 1),
-        _columns(_factor(B_scale_inv, B_scale_shape, B), out.shape[-1] if out.dim() > 0 else 1),
+        _rows(left_scale, out.shape[-2] if out.dim() > 1 else 1),
+        _columns(right_scale, out.shape[-1] if out.dim() > 0 else 1),
     ):
         if not (isinstance(factor, float) and factor == 1.0):
             out = out.mul_(factor)

@@ -1,4 +1,4 @@
-"""``hpu::convert_from_uint4``: unpack 4-bit weights.
+"""``hpu::convert_from_uint4`` and ``convert_from_int4``: unpack 4-bit weights.
 
 Schema: habana_eager/eager_custom_op_register.cpp of HabanaAI/gaudi-pytorch-bridge (newer public
 commit): eight nibbles per int32 along the last dimension, the lowest nibble first.
@@ -9,15 +9,17 @@ import torch
 from .fp8_range import FP8_DTYPES, saturate
 from .library import operator
 
-__all__ = ["convert_from_uint4"]
+__all__ = ["convert_from_int4", "convert_from_uint4"]
 
 _PER_WORD = 8
 
 
-def _unpack(words: torch.Tensor) -> torch.Tensor:
-    """int32 ``[..., n]`` to int32 ``[..., 8 n]`` with values 0..15."""
+def _unpack(words: torch.Tensor, signed: bool) -> torch.Tensor:
+    """int32 ``[..., n]`` to int32 ``[..., 8 n]`` with values 0..15, or -8..7 if ``signed``."""
     shifts = torch.arange(0, 4 * _PER_WORD, 4, dtype=torch.int32, device=words.device)
     nibbles = words.unsqueeze(-1).bitwise_right_shift(shifts).bitwise_and_(15)
+    if signed:
+        nibbles = nibbles - (nibbles > 7).to(torch.int32) * 16
     return nibbles.flatten(-2)
 
 
@@ -39,6 +41,29 @@ def _per_row(values: torch.Tensor, rows: int, group_index: torch.Tensor | None) 
 
 def _fake(input, scale, zero_point, out_dtype, group_index=None, *, disable_fp8_clipping=False):
     return input.new_empty([*input.shape[:-1], input.shape[-1] * _PER_WORD], dtype=out_dtype)
+
+
+def _convert(
+    input: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor | None,
+    out_dtype: torch.dtype,
+    group_index: torch.Tensor | None,
+    disable_fp8_clipping: bool,
+    signed: bool,
+) -> torch.Tensor:
+    if input.dtype != torch.int32:
+        raise ValueError(f"convert_from_(u)int4: input must be int32 words, got {input.dtype}")
+    rows = input.shape[0]
+    values = _unpack(input, signed).to(torch.float32)
+    if zero_point is not None:
+        packed = zero_point.dtype == torch.int32 and zero_point.shape[-1] == input.shape[-1]
+        zeros = _unpack(zero_point, signed) if packed else zero_point
+        values = values - _per_row(zeros, rows, group_index).to(torch.float32)
+    values = values * _per_row(scale, rows, group_index).to(torch.float32)
+    if out_dtype in FP8_DTYPES and not disable_fp8_clipping:
+        return saturate(values, out_dtype)
+    return values.to(out_dtype)
 
 
 @operator(
@@ -70,15 +95,22 @@ def convert_from_uint4(
     Returns:
         ``[rows, columns]`` in ``out_dtype``.
     """
-    if input.dtype != torch.int32:
-        raise ValueError(f"convert_from_uint4: input must be int32 words, got {input.dtype}")
-    rows = input.shape[0]
-    values = _unpack(input).to(torch.float32)
-    if zero_point is not None:
-        packed = zero_point.dtype == torch.int32 and zero_point.shape[-1] == input.shape[-1]
-        zeros = _unpack(zero_point) if packed else zero_point
-        values = values - _per_row(zeros, rows, group_index).to(torch.float32)
-    values = values * _per_row(scale, rows, group_index).to(torch.float32)
-    if out_dtype in FP8_DTYPES and not disable_fp8_clipping:
-        return saturate(values, out_dtype)
-    return values.to(out_dtype)
+    return _convert(input, scale, zero_point, out_dtype, group_index, disable_fp8_clipping, False)
+
+
+@operator(
+    "convert_from_int4(Tensor input, Tensor scale, Tensor? zero_point, ScalarType out_dtype,"
+    " Tensor? group_index=None, *, bool disable_fp8_clipping=False) -> Tensor",
+    _fake,
+)
+def convert_from_int4(
+    input: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor | None,
+    out_dtype: torch.dtype,
+    group_index: torch.Tensor | None = None,
+    *,
+    disable_fp8_clipping: bool = False,
+) -> torch.Tensor:
+    """As :func:`convert_from_uint4`, with nibbles in two's complement: -8..7."""
+    return _convert(input, scale, zero_point, out_dtype, group_index, disable_fp8_clipping, True)
