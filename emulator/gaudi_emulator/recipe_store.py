@@ -1,19 +1,22 @@
 """Which recipes did earlier processes compile? A folder with one small file per recipe.
 
 Several processes may share the folder, and each may be killed at any time: a file appears whole or
-not at all, and one that is not what its name promises is ignored. An emulated recipe holds no
-machine code, only facts; what a card's recipe costs is modelled in :mod:`.recipes`.
+not at all, and one that is not what its name promises is ignored. Of processes that lack the same
+recipe one compiles it and the others wait for its file. An emulated recipe holds no machine code,
+only facts; what a card's recipe costs is modelled in :mod:`.recipes`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,6 +68,18 @@ def _unpacked(data: bytes, key: str) -> Recipe:
         raise ValueError("it has other fields") from None
 
 
+def _locked(path: Path) -> int:
+    """A descriptor of the file ``path``, which no other process has locked."""
+    while True:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Whoever had it before has deleted it; another one may be in its place.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        os.close(lock)
+
+
 class RecipeStore:
     """The recipes in a folder, at most ``limit_bytes`` of them; the oldest make room."""
 
@@ -72,21 +87,43 @@ class RecipeStore:
         self.folder = folder
         self._limit = limit_bytes
         self._writable = True
+        self._ignored = False
 
     def clear(self) -> None:
         """Delete all recipes, and nothing else that lies in the folder."""
         for path in self._files():
             path.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def turn(self, key: str) -> Iterator[None]:
+        """Within, no other process is at the recipe ``key``; one that is killed leaves its turn."""
+        path, lock = self._path(key).with_suffix(f"{_SUFFIX}.lock"), None
+        with contextlib.suppress(OSError):  # without a folder there is nothing to wait for
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = _locked(path)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                path.unlink(missing_ok=True)
+                os.close(lock)
+
     def load(self, key: str) -> Recipe | None:
-        """The recipe ``key``, or None; a file that is not one is ignored with one line."""
+        """The recipe ``key``, or None; files that are none are ignored with one line for all."""
         path = self._path(key)
         try:
             recipe = _unpacked(path.read_bytes(), key)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            logger.warning("Ignored the recipe %s, which is compiled again: %s.", path, error)
+            if not self._ignored:
+                self._ignored = True
+                logger.warning(
+                    "Ignored the recipe %s, which is compiled again: %s. Others like it are not "
+                    "logged.",
+                    path,
+                    error,
+                )
             return None
         # The least recently used goes first. It may be gone meanwhile, or not ours to touch.
         with contextlib.suppress(OSError):
@@ -98,6 +135,8 @@ class RecipeStore:
         if not self._writable:
             return
         path = self._path(recipe.key)
+        if path.is_dir():
+            return  # not ours to remove; loading has said so
         unfinished = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import threading
 import time
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -83,16 +84,26 @@ def obtain(kind: str, graph: str, detail: str, operators: int, spent_us: int = 0
             _state.hits["memory"] += 1
             return False
         _state.known.add(key)
-        if _state.store is not None and _state.store.load(key) is not None:
-            _state.hits["disk"] += 1
+    store = _state.store
+    if _on_disk(store, key):
+        return False
+    with nullcontext() if store is None else store.turn(key):
+        if _on_disk(store, key):  # another process was first
             return False
-    started = time.perf_counter_ns()
-    time.sleep(_state.time.seconds + _state.time.per_operator * operators)
-    microseconds = spent_us + (time.perf_counter_ns() - started) // 1000
-    _C.note_compilation(kind, detail, microseconds)
-    if _state.store is not None:
-        _state.store.save(Recipe(key, kind, detail, operators, microseconds))
+        started = time.perf_counter_ns()
+        time.sleep(_state.time.seconds + _state.time.per_operator * operators)
+        microseconds = spent_us + (time.perf_counter_ns() - started) // 1000
+        _C.note_compilation(kind, detail, microseconds)
+        if store is not None:
+            store.save(Recipe(key, kind, detail, operators, microseconds))
     return True
+
+
+def _on_disk(store: RecipeStore | None, key: str) -> bool:
+    found = store is not None and store.load(key) is not None
+    with _state.lock:
+        _state.hits["disk"] += found
+    return found
 
 
 def hits() -> dict[str, int]:

@@ -1,6 +1,8 @@
 """The folder of recipes: whole files or none, bounded, and nothing else in it is touched."""
 
 import os
+import threading
+import time
 
 from gaudi_emulator.recipe_store import Recipe, RecipeStore
 from hypothesis import given
@@ -44,11 +46,58 @@ def test_a_foreign_recipe_is_ignored_with_one_line(tmp_path, caplog):
     (tmp_path / f"{recipe(1).key}.recipe").rename(tmp_path / f"{recipe(2).key}.recipe")
     assert store.load(recipe(2).key) is None
     (tmp_path / f"{recipe(3).key}.recipe").write_bytes(b"\x80\x04K\x01.")
-    assert store.load(recipe(3).key) is None
-    assert [r.getMessage().rpartition(": ")[2] for r in caplog.records] == [
-        "it belongs to another graph.",
-        "it is not a recipe of this software.",
+    assert RecipeStore(tmp_path, 1 << 20).load(recipe(3).key) is None
+    reasons = [r.getMessage().partition("compiled again: ")[2] for r in caplog.records]
+    assert [reason.partition(".")[0] for reason in reasons] == [
+        "it belongs to another graph",
+        "it is not a recipe of this software",
     ]
+
+
+def test_a_folder_full_of_them_costs_one_line(tmp_path, caplog):
+    store = RecipeStore(tmp_path, 1 << 20)
+    for number in range(4):
+        (tmp_path / f"{recipe(number).key}.recipe").write_bytes(b"\x80\x04K\x01.")
+    (tmp_path / f"{recipe(4).key}.recipe").mkdir()
+    for number in range(6):
+        assert store.load(recipe(number).key) is None
+        store.save(recipe(number))
+    assert len(caplog.records) == 1
+    # What can be replaced is; a folder in a recipe's place stays.
+    kept = RecipeStore(tmp_path, 1 << 20)
+    assert [kept.load(recipe(number).key) is not None for number in range(6)] == [
+        number != 4 for number in range(6)
+    ]
+
+
+def test_only_one_is_at_a_recipe(tmp_path):
+    """Threads stand for processes: a lock belongs to whoever opened its file."""
+    running, most, lock = [0, 0], [0, 0], threading.Lock()
+
+    def compile_both() -> None:
+        store = RecipeStore(tmp_path, 1 << 20)
+        for number in (0, 1) * 20:
+            with store.turn(recipe(number).key):
+                with lock:
+                    running[number] += 1
+                    most[number] = max(most[number], running[number])
+                time.sleep(0.0005)
+                with lock:
+                    running[number] -= 1
+
+    threads = [threading.Thread(target=compile_both) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_folder_everyone_has_a_turn(tmp_path):
+    (tmp_path / "file").write_text("")
+    with RecipeStore(tmp_path / "file" / "folder", 1 << 20).turn(recipe(1).key):
+        pass
 
 
 def test_the_oldest_make_room(tmp_path):

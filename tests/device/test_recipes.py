@@ -146,6 +146,39 @@ def test_a_later_process_compiles_nothing(tmp_path, mode):
     assert run(mode, tmp_path, GAUDI_EMULATOR_DEVICE="GAUDI2") == (["3", "0"], [])
 
 
+def test_processes_that_meet_the_same_graphs_compile_each_once(tmp_path):
+    """As ranks do, at the same time: the others wait for the one that compiles."""
+    program = """
+import pathlib, sys, time, torch, habana_frameworks.torch, gaudi_emulator
+from gaudi_emulator import recipes
+folder, mine = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+mine.touch()
+while len(list(mine.parent.iterdir())) < 3:
+    time.sleep(0.001)
+for n in range(20):
+    recipes.obtain("graph_capture", f"graph {n}", "", 1)
+print(gaudi_emulator.counters().total_compilations)
+"""
+    (tmp_path / "here").mkdir()
+    folder = tmp_path / "recipes"
+    environment = {
+        **os.environ,
+        "PT_HPU_RECIPE_CACHE_CONFIG": str(folder),
+        "GAUDI_EMULATOR_COMPILE_SECONDS": "0.01",
+    }
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(folder), str(tmp_path / "here" / str(rank))],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(3)
+    ]
+    assert sum(int(rank.communicate(timeout=120)[0]) for rank in ranks) == 20
+    assert {path.suffix for path in folder.iterdir()} == {".recipe"}
+
+
 def test_a_start_can_begin_anew(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     run("graphs", tmp_path)

@@ -117,17 +117,48 @@ def test_a_changed_byte_is_survived(
         assert record.bytes >= 0
 
 
-def test_a_folder_that_cannot_be_written_costs_one_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    manifest = Manifest.load(blocked, NAME)
-    caplog.clear()  # reading below a file is an error of its own on some systems
+def test_a_folder_that_cannot_be_written_costs_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    manifest = Manifest.load(Path("/proc/recipes"), NAME)
+    assert caplog.messages == []
     manifest.record("a", RECORD)
     manifest.record("b", RECORD)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert set(manifest.graphs) == {"a", "b"}
+
+
+def test_a_folder_in_its_place_costs_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / f"vllm_hpu-{NAME}.json" / "something").mkdir(parents=True)
+    manifest = Manifest.load(tmp_path, NAME)
+    manifest.record("a", RECORD)
+    manifest.record("b", RECORD)
+    (line,) = caplog.messages
+    assert "Ignored" in line
+    assert [path.name for path in tmp_path.iterdir()] == [f"vllm_hpu-{NAME}.json"]
+
+
+def test_a_file_where_the_folder_should_be_costs_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    manifest = Manifest.load(tmp_path / "file", NAME)
+    manifest.record("a", RECORD)
+    manifest.record("b", RECORD)
+    assert len(caplog.messages) == 1
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_what_killed_writers_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    young, old = path.with_name(f"{path.name}.1"), path.with_name(f"{path.name}.2")
+    other = tmp_path / "vllm_hpu-other.json.3"
+    for leftover in (young, old, other):
+        leftover.write_text("half")
+    for leftover in (old, other):
+        os.utime(leftover, (1, 1))
+    Manifest.load(tmp_path, NAME).record("b", RECORD)
+    assert {found.name for found in tmp_path.iterdir()} == {path.name, young.name, other.name}
 
 
 def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:

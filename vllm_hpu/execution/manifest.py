@@ -11,7 +11,9 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 logger = logging.getLogger("vllm.plugins.vllm_hpu.manifest")
 
 FORMAT = 1
+_ABANDONED_SECONDS = 3600.0  # an unfinished file of this age has no writer any more
 
 
 @dataclass(frozen=True)
@@ -56,23 +59,30 @@ class Manifest:
         path: the file, or None when it cannot be written.
     """
 
-    def __init__(self, path: Path | None, name: str, graphs: dict[str, GraphRecord]) -> None:
+    def __init__(
+        self, path: Path | None, name: str, graphs: dict[str, GraphRecord], told: bool = False
+    ) -> None:
+        """``told``: the user knows already that something is wrong with the file."""
         self.path = path
         self.name = name
         self.graphs = graphs
+        self._told = told
+        self._swept = False
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Manifest:
         """The manifest ``name`` in ``folder``; a file that is not one is ignored with one line."""
         path = folder / f"vllm_hpu-{name}.json"
         graphs: dict[str, GraphRecord] = {}
+        told = False
         try:
             graphs = _parse(path.read_text(encoding="utf-8"), name)
         except FileNotFoundError:
             pass
         except (OSError, ValueError, RecursionError) as error:
+            told = True
             logger.warning("Ignored the warm-up manifest %s: %s.", path, str(error).rstrip("."))
-        return cls(path, name, graphs)
+        return cls(path, name, graphs, told)
 
     def record(self, case: str, record: GraphRecord) -> None:
         """Remember ``record`` and write the file; whoever reads it sees the old or the new one."""
@@ -85,13 +95,27 @@ class Manifest:
         unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._remove_abandoned()
             unfinished.write_text(text, encoding="utf-8")
             os.replace(unfinished, self.path)
         except OSError as error:
-            logger.warning(
-                "The warm-up manifest cannot be written, so the next start begins anew: %s", error
-            )
+            if not self._told:
+                logger.warning(
+                    "The warm-up manifest cannot be written, so the next start begins anew: %s",
+                    error,
+                )
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
             self.path = None
+
+    def _remove_abandoned(self) -> None:
+        """What killed writers left; young ones may belong to another server."""
+        if self.path is None or self._swept:
+            return
+        self._swept = True
+        for path in self.path.parent.glob(f"{self.path.name}.*"):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink(missing_ok=True)
 
 
 def _parse(text: str, name: str) -> dict[str, GraphRecord]:
