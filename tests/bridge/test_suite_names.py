@@ -48,6 +48,34 @@ def test_older_fp8_operators_write_into_given_tensors():
     torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_operators_that_the_host_has_for_fewer_types():
+    start, end = torch.tensor([0, 3, 9]), torch.tensor([10, 6, 1])
+    expected = torch.lerp(start.double(), end.double(), 2.5).int()
+    got = torch.lerp(start.int().to("hpu"), end.int().to("hpu"), 2.5)
+    assert got.dtype == torch.int
+    assert torch.equal(got.cpu(), expected)
+    assert torch.tensor([True, False], device="hpu").trunc().tolist() == [True, False]
+
+
+def test_booleans_move_as_bytes():
+    bits = torch.randn(8).view(torch.bool)
+    there = bits.to("hpu")
+    assert torch.equal(there.view(torch.float).cpu(), bits.view(torch.float))
+    other = torch.empty_like(there).copy_(there)
+    assert torch.equal(other.view(torch.float).cpu(), bits.view(torch.float))
+
+
+def test_complex_numbers_stay_on_the_host():
+    parts = torch.ones(2, device="hpu")
+    assert torch.complex(parts, parts).device.type == "cpu"
+
+
+def test_resize_output():
+    out = torch.zeros(6, device="hpu")
+    torch.ops.aten._resize_output_(out, [2, 2], out.device)
+    assert out.shape == (2, 2)
+
+
 def test_streams_have_numbers():
     stream = torch.hpu.Stream()
     assert torch.hpu.get_stream_info(stream) == (torch.device("hpu:0"), stream.id())

@@ -85,8 +85,14 @@ def test_every_card_has_its_own_generator():
     assert len(torch.hpu.default_generators) == torch.hpu.device_count()
 
 
-def test_generators_of_another_device_are_refused():
-    with pytest.raises(RuntimeError, match="Expected a 'hpu' device type for generator"):
-        torch.rand(2, device="hpu", generator=torch.Generator())
+def test_generators_of_the_host_are_taken():
+    host = torch.Generator().manual_seed(3)
+    first, second = (torch.rand(4, device="hpu", generator=host).tolist() for _ in range(2))
+    assert first != second
+    host.manual_seed(3)
+    assert torch.empty(4, device="hpu").uniform_(generator=host).tolist() == first
+
+
+def test_generators_of_another_card_are_refused():
     with pytest.raises(RuntimeError, match="generator of hpu:0"):
         torch.rand(2, device="hpu:0", generator=torch.Generator(device="hpu:1"))

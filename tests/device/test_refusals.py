@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .conftest import emulated_only, run_python
+from .conftest import counted, emulated_only, run_python
 
 SETUP = Path(__file__).resolve().parents[2] / "emulator" / "setup.py"
 BUILD = (
@@ -22,7 +22,7 @@ BUILD = (
         ("add_.Tensor", lambda card, host: card.add_(host)),
         ("mm", lambda card, host: card.view(1, 3) @ host.view(3, 1)),
         ("cat", lambda card, host: torch.cat([card, host])),
-        ("index.Tensor", lambda card, host: card[host.long()]),
+        ("index_put_", lambda card, host: card.index_put_((card.long(),), host)),
         ("where.self", lambda card, host: torch.where(card > 0, card, host)),
         ("mul.out", lambda card, host: torch.mul(card, card, out=host)),
     ],
@@ -33,6 +33,18 @@ def test_host_and_card_tensors_do_not_mix(name, operation):
         operation(card, host)
     assert card.tolist() == [1, 1, 1]
     assert host.tolist() == [1, 1, 1]
+
+
+def test_host_indices_are_copied_to_the_card():
+    card, index = torch.tensor([4.0, 5.0, 6.0], device="hpu"), torch.tensor([2, 0])
+    values = torch.tensor([1.0, 2.0], device="hpu")
+    with counted() as happened:
+        picked = card[index]
+        card[index] = values
+    assert happened.counters.h2d_copies == 2
+    assert picked.tolist() == [6, 4]
+    assert card.tolist() == [2, 5, 1]
+    assert card.index_copy_(0, index, values).tolist() == [2, 5, 1]
 
 
 def test_host_scalars_may_mix_but_not_be_written():

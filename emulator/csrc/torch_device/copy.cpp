@@ -67,6 +67,10 @@ void record_copy(const at::Tensor& host_dst, const at::Tensor& host_src, bool sr
   capture->record(copy_operator(), {host_dst, source, false}, c10::ArrayRef<c10::IValue>(&result, 1));
 }
 
+// PyTorch's CPU kernel for booleans makes 1 of every byte but 0; a device that moves memory does not.
+bool is_bool(const at::Tensor& t) { return t.scalar_type() == c10::ScalarType::Bool; }
+at::Tensor bytes_of(const at::Tensor& t) { return t.view(c10::ScalarType::Byte); }
+
 void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
   TORCH_CHECK(src.defined() && dst.defined(), "copy_ needs two defined tensors");
   const bool from_card = on_card(src);
@@ -80,7 +84,11 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
   const auto host_dst = to_card ? host_alias(dst) : dst;
   {
     const c10::InferenceMode inference;
-    host_dst.copy_(host_src);
+    if (is_bool(host_src) && is_bool(host_dst)) {
+      bytes_of(host_dst).copy_(bytes_of(host_src));
+    } else {
+      host_dst.copy_(host_src);
+    }
   }
   record_copy(host_dst, host_src, !from_card);
 }
@@ -123,7 +131,13 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
   at::Tensor copy;
   {
     const c10::InferenceMode inference;
-    copy = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), false, false, format);
+    if (is_bool(host) && dtype.value_or(c10::ScalarType::Bool) == c10::ScalarType::Bool) {
+      copy = at::_to_copy(bytes_of(host), c10::ScalarType::Byte, layout, c10::Device(c10::kCPU),
+                          false, false, format)
+                 .view(c10::ScalarType::Bool);
+    } else {
+      copy = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), false, false, format);
+    }
   }
   if (auto* capture = Graph::capturing()) {
     const c10::IValue result(copy);

@@ -130,7 +130,7 @@ class Call {
   void lower_tensor(c10::IValue& value, const ArgumentFacts& argument) {
     const auto& tensor = value.toTensor();
     if (!tensor.defined()) return;
-    value = lowered(tensor, argument.written);
+    value = lowered(argument.is_index ? on_card(tensor) : tensor, argument.written);
   }
 
   void lower_list(c10::IValue& value, const ArgumentFacts& argument) {
@@ -153,9 +153,15 @@ class Call {
       const auto& tensor = element.toTensor();
       const auto type = tensor.scalar_type();
       bool_index_ = bool_index_ || type == c10::ScalarType::Bool || type == c10::ScalarType::Byte;
-      list.push_back(lowered(tensor, argument.written));
+      list.push_back(lowered(on_card(tensor), argument.written));
     }
     value = std::move(list);
+  }
+
+  // An index, copied to the card of the tensor before it if it is on the host.
+  at::Tensor on_card(const at::Tensor& index) const {
+    if (card_ < 0 || !index.device().is_cpu()) return index;
+    return index.to(c10::Device(kHPU, static_cast<c10::DeviceIndex>(card_)));
   }
 
   void lower_generators() {

@@ -5,7 +5,9 @@
 #include <ATen/core/List.h>
 #include <c10/util/SmallVector.h>
 
+#include <string>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
 
 namespace gaudi {
@@ -23,10 +25,20 @@ bool lacks_type(const c10::Error& error) {
          text.find("Unsupported datatype") != std::string_view::npos;
 }
 
+// Operators that the card has for integers and booleans, computed in float32, and the CPU has not:
+// tests/pytest_working/any_mode of HabanaAI/gaudi-pytorch-bridge.
+bool takes_integers(const c10::FunctionSchema& schema) {
+  static const std::unordered_set<std::string> names{"aten::lerp", "aten::trunc"};
+  return names.count(schema.name()) != 0 ||
+         (schema.name().back() == '_' &&
+          names.count(schema.name().substr(0, schema.name().size() - 1)) != 0);
+}
+
 // A call's arguments in float32 instead of a narrow type, and the way back.
 class Widened {
  public:
-  explicit Widened(const c10::FunctionSchema& schema) : schema_(schema) {}
+  explicit Widened(const c10::FunctionSchema& schema)
+      : schema_(schema), integers_(takes_integers(schema)) {}
 
   c10::IValue argument(const c10::IValue& value, size_t index) {
     if (value.isTensor() && value.toTensor().defined()) return widened(value.toTensor());
@@ -70,7 +82,7 @@ class Widened {
 
   at::Tensor widened(const at::Tensor& tensor) {
     const auto type = tensor.scalar_type();
-    if (!is_narrow(type)) {
+    if (!is_narrow(type) && !(integers_ && c10::isIntegralType(type, /*includeBool=*/true))) {
       if (c10::isFloatingType(type) && tensor.dim() > 0) wide_input_ = true;
       return tensor;
     }
@@ -89,23 +101,31 @@ class Widened {
   }
 
   const c10::FunctionSchema& schema_;
+  const bool integers_;
   c10::SmallVector<std::pair<at::Tensor, at::Tensor>, 4> pairs_;
   std::optional<c10::ScalarType> narrow_;
   std::optional<c10::ScalarType> asked_;
   bool wide_input_ = false;
 };
 
-bool has_narrow_tensor(c10::ArrayRef<c10::IValue> arguments) {
+template <typename Test>
+bool has_tensor(c10::ArrayRef<c10::IValue> arguments, const Test& test) {
   for (const auto& value : arguments) {
     if (value.isTensor()) {
-      if (value.toTensor().defined() && is_narrow(value.toTensor().scalar_type())) return true;
+      if (value.toTensor().defined() && test(value.toTensor().scalar_type())) return true;
     } else if (value.isTensorList()) {
       for (const at::Tensor& tensor : value.toTensorList()) {
-        if (tensor.defined() && is_narrow(tensor.scalar_type())) return true;
+        if (tensor.defined() && test(tensor.scalar_type())) return true;
       }
     }
   }
   return false;
+}
+
+bool may_lack_type(c10::ArrayRef<c10::IValue> arguments, const c10::FunctionSchema& schema) {
+  const auto is_integer = [](c10::ScalarType type) { return c10::isIntegralType(type, true); };
+  return has_tensor(arguments, is_narrow) ||
+         (has_tensor(arguments, is_integer) && takes_integers(schema));
 }
 
 }  // namespace
@@ -113,7 +133,7 @@ bool has_narrow_tensor(c10::ArrayRef<c10::IValue> arguments) {
 void call_host_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto begin = stack->size() - op.schema().arguments().size();
   const auto arguments = c10::ArrayRef<c10::IValue>(*stack).slice(begin);
-  if (!has_narrow_tensor(arguments)) {
+  if (!may_lack_type(arguments, op.schema())) {
     op.redispatchBoxed(kHostKeys, stack);
     return;
   }

@@ -76,7 +76,10 @@ OperatorFacts work_out(const c10::OperatorHandle& op) {
       kind = ArgumentKind::kGenerator;
       facts.takes_generator = true;
     }
-    if (kind) facts.arguments.push_back({static_cast<uint16_t>(i), *kind, written});
+    // lazy/test_index_3d.py and lazy/test_inplace_output_handling.py of the bridge's own suite.
+    const bool is_index = kind == ArgumentKind::kOptionalTensorList ||
+                       (argument.name() == "index" && schema.name().rfind("aten::index_copy", 0) == 0);
+    if (kind) facts.arguments.push_back({static_cast<uint16_t>(i), *kind, written, is_index});
     facts.writes_arguments = facts.writes_arguments || written;
   }
   bool value_returned = false;

@@ -15,6 +15,7 @@ struct ArgumentFacts {
   uint16_t index;
   ArgumentKind kind;
   bool written;
+  bool is_index;  // says which elements: may be on the host, whence it is copied to the card
 };
 
 struct ReturnFacts {

@@ -106,6 +106,13 @@ const at::Tensor& resize_(const at::Tensor& self, c10::IntArrayRef size,
   return at::native::resize_(self, size, format);
 }
 
+const at::Tensor& resize_output_(const at::Tensor& self, c10::IntArrayRef size,
+                                 c10::Device device) {
+  TORCH_CHECK(self.device() == device, "expected an out= tensor on ", device, ", got one on ",
+              self.device());
+  return resize_(self, size, std::nullopt);
+}
+
 at::Tensor& set_storage_at(at::Tensor& self, c10::Storage source, int64_t offset,
                            c10::IntArrayRef size, c10::IntArrayRef stride) {
   const OnCard on(self.device());
@@ -146,6 +153,7 @@ TORCH_LIBRARY_IMPL(aten, HPU, m) {
   m.impl("empty_strided", &empty_strided);
   m.impl("zeros", &zeros);
   m.impl("resize_", &resize_);
+  m.impl("_resize_output_", &resize_output_);
   m.impl("set_.source_Storage_storage_offset", &set_storage_at);
   m.impl("set_.source_Storage", &set_storage);
   m.impl("set_.source_Tensor", &set_tensor);
