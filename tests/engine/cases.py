@@ -27,6 +27,17 @@ DECODERS = (
 # KV blocks of 32 tokens that hold one longest request but not 16 requests at once; layers of other
 # windows make further groups of blocks, and a sliding window gives blocks back.
 TIGHT_BLOCKS = {name: 60 for name in DECODERS} | {"gemma3": 104, "mistral": 24}
+# A plan of few graphs, by the linear strategy: the other engine has the default one.
+FEW_GRAPHS = {
+    "VLLM_BUCKETING_STRATEGY": "lin",
+    "VLLM_DECODE_BS_BUCKET_MIN": "16",
+    "VLLM_DECODE_BS_BUCKET_STEP": "16",
+    "VLLM_DECODE_BLOCK_BUCKET_MIN": "64",
+    "VLLM_DECODE_BLOCK_BUCKET_STEP": "192",
+    "VLLM_PROMPT_QUERY_BUCKET_MIN": "128",
+    "VLLM_PROMPT_QUERY_BUCKET_STEP": "128",
+    "VLLM_PROMPT_CTX_BUCKET_STEP": "32",
+}
 # A model with nothing but sliding windows needs no more blocks as it decodes, so it never has to be
 # preempted: what does not fit is not admitted.
 NEVER_PREEMPTED = ("mistral",)

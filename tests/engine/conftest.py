@@ -65,7 +65,7 @@ def greedy_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, A
     """Every decoder model in this mode, in two engines.
 
     ``NAME``: prefix caching on, the prompts asked twice. ``NAME/tight``: prefix caching off and so
-    few blocks that requests are preempted.
+    few blocks that requests are preempted; linear strategy.
     """
     sampling = {
         "temperature": 0,
@@ -86,5 +86,5 @@ def greedy_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, A
             "num_gpu_blocks_override": cases.TIGHT_BLOCKS[name],
         }
         together = [Pass(prompts=once * 2, sampling=sampling)]
-        jobs.append(Job(f"{name}/tight", path, together, engine=tight))
+        jobs.append(Job(f"{name}/tight", path, together, engine=tight, env=cases.FEW_GRAPHS))
     return run_jobs(mode, jobs)

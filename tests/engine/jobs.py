@@ -44,7 +44,7 @@ def mode_environment(mode: str) -> dict[str, str]:
     return {"PT_HPU_LAZY_MODE": "1" if mode == "graphs" else "0"}
 
 
-def run_jobs(mode: str, jobs: list[Job], timeout_s: float = 900) -> dict[str, dict[str, Any]]:
+def run_jobs(mode: str, jobs: list[Job], timeout_s: float = 1800) -> dict[str, dict[str, Any]]:
     """Run the jobs in a process of their own; results by job name.
 
     A job that failed has its traceback under ``error``; it does not stop the others.

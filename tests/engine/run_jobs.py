@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from vllm_hpu.settings import settings
+
 collect_all = gc.collect
 
 
@@ -37,6 +39,7 @@ def main() -> None:
         start = time.perf_counter()
         before = dict(os.environ)
         os.environ.update(job["env"])
+        settings.cache_clear()
         try:
             results[job["name"]] = run(mode, job)
         except BaseException:
