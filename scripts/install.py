@@ -184,7 +184,9 @@ def vllm_source(environment: Environment) -> Path:
         )
         unpacked = BUILD / f"unpack-{os.getpid()}"
         with tarfile.open(BUILD / f"vllm-{VLLM}.tar.gz") as archive:
-            archive.extractall(unpacked, filter="data")
+            # Python before 3.11.4 has no filters; what pip downloaded has been checked by hash.
+            safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            archive.extractall(unpacked, **safely)
         (unpacked / folder.name).rename(folder)  # whole or not at all
         unpacked.rmdir()
     return folder

@@ -57,15 +57,13 @@ BFLOAT16 = [
 
 @pytest.mark.parametrize(("mode", "name"), BFLOAT16, indirect=["mode"], scope="session")
 def test_bfloat16(name: str, runs: Runs, tiny: Callable[[str], Path]) -> None:
-    """All but one position in a hundred within the tolerance, and none beyond twice that.
+    """Every position within the tolerance; of a mixture of experts, 99 in a hundred.
 
     A rounding that sends a token to another expert changes its logits by any amount, in Hugging
-    Face's bfloat16 too, so for mixtures of experts five positions in a hundred may stray.
+    Face's bfloat16 too.
     """
     error = errors(runs[f"bfloat16 {name}"], tiny(name))
-    mixture = name in MIXTURES
-    assert error.quantile(0.95 if mixture else 0.99).item() <= TOLERANCE
-    assert mixture or error.max().item() <= 2 * TOLERANCE
+    assert error.quantile(0.99 if name in MIXTURES else 1.0).item() <= TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -76,4 +74,4 @@ def test_bfloat16(name: str, runs: Runs, tiny: Callable[[str], Path]) -> None:
 )
 def test_float16(name: str, runs: Runs, tiny: Callable[[str], Path]) -> None:
     error = errors(runs[f"float16 {name}"], tiny(name))
-    assert error.quantile(0.95 if name in MIXTURES else 1.0).item() <= TOLERANCE
+    assert error.quantile(0.99 if name in MIXTURES else 1.0).item() <= TOLERANCE
