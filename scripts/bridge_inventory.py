@@ -1,6 +1,7 @@
 """Write docs/bridge-inventory.md: which public names of Intel's bridge the emulated one has.
 
-The names stand in scripts/bridge_inventory_names.toml, the reasons of refusals in the bridge's
+The names stand in scripts/bridge_inventory_names.toml, those that other programs use in
+scripts/bridge_users.json (see scripts/bridge_users.py), the reasons of refusals in the bridge's
 _refused.py; whether a name exists is found by asking the emulated bridge. With ``--check`` nothing
 is written, and an outdated page is an error.
 
@@ -8,15 +9,18 @@ is written, and an outdated page is an error.
 """
 
 import importlib
+import json
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import torch
 from habana_frameworks.torch._refused import reason_for
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ROOT / "scripts" / "bridge_inventory_names.toml"
+USERS = ROOT / "scripts" / "bridge_users.json"
 PAGE = ROOT / "docs" / "bridge-inventory.md"
 PACKAGE = "habana_frameworks.torch"
 
@@ -32,6 +36,57 @@ def module_has(module: str, name: str) -> bool:
 def operator_has(name: str) -> bool:
     """Whether ``torch.ops.hpu.<name>`` is registered."""
     return hasattr(torch.ops.hpu, name)
+
+
+def resolves(full_name: str) -> bool:
+    """Whether a dotted name below the package leads to something; operators to an overload."""
+    if full_name.startswith("ops."):
+        value: Any = torch.ops
+        parts = full_name.split(".")[1:]
+    else:
+        value = importlib.import_module(PACKAGE)
+        parts = full_name.split(".")
+    seen = PACKAGE
+    for part in parts:
+        seen = f"{seen}.{part}"
+        if not hasattr(value, part):
+            try:
+                value = importlib.import_module(seen)
+            except ImportError:
+                return False
+        else:
+            value = getattr(value, part)
+    return True
+
+
+def users() -> dict[str, dict[str, str]]:
+    """What other programs use: by name its state, and who uses it."""
+    listed = json.loads(USERS.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, str]] = {}
+    for project, entry in listed.items():
+        for name in entry["names"]:
+            short = name.removeprefix(f"{PACKAGE}.")
+            row = found.setdefault(short, {"state": state(short, resolves(short)), "by": ""})
+            row["by"] = ", ".join(filter(None, [row["by"], project]))
+    return dict(sorted(found.items()))
+
+
+def users_section(found: dict[str, dict[str, str]]) -> list[str]:
+    """The part of the page about other programs."""
+    listed = json.loads(USERS.read_text(encoding="utf-8"))
+    versions = ", ".join(f"{project} ({entry['version']})" for project, entry in listed.items())
+    lines = [
+        "",
+        "## What other programs use",
+        "",
+        f"Read from the sources of {versions}",
+        "by `scripts/bridge_users.py`: every import of the bridge, every attribute of such an",
+        "import, of `torch.hpu` and of `torch.ops.hpu`.",
+        "",
+        "| name | used by | state |",
+        "|---|---|---|",
+    ]
+    return lines + [f"| `{name}` | {row['by']} | {row['state']} |" for name, row in found.items()]
 
 
 def state(full_name: str, exists: bool) -> str:
@@ -81,6 +136,7 @@ def page(found: dict[str, dict[str, str]]) -> str:
     for module, names in found.items():
         lines += ["", f"## `{module}`", "", "| name | state |", "|---|---|"]
         lines += [f"| `{name}` | {text} |" for name, text in names.items()]
+    lines += users_section(users())
     return "\n".join(lines) + "\n"
 
 

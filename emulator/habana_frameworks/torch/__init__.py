@@ -6,6 +6,7 @@ Side effects, as with Intel's bridge: ``torch.hpu`` and tensors on ``hpu`` exist
 """
 
 import gaudi_emulator
+import torch
 
 gaudi_emulator.activate()
 
@@ -17,7 +18,7 @@ from ._compile_only import follow_flag  # noqa: E402
 from ._missing import refuse  # noqa: E402
 from ._recipes import use_recipe_cache  # noqa: E402
 
-__all__ = ["core", "distributed", "dynamo", "hpex", "hpu", "internal", "utils"]
+__all__ = ["core", "distributed", "dynamo", "hpex", "hpu", "internal", "torch", "utils"]
 
 _REGISTERED = _ops
 

@@ -1,5 +1,6 @@
 """Control of execution: step marks, inference set-up."""
 
+from habana_frameworks.torch import hpu
 from habana_frameworks.torch._missing import refuse
 
 from .inference import (
@@ -14,6 +15,7 @@ from .inference import (
 from .step import mark_step
 
 __all__ = [
+    "hpu",
     "hpu_inference_initialize",
     "hpu_inference_set_env",
     "hpu_initialize",

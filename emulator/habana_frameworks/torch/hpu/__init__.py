@@ -12,6 +12,12 @@ from habana_frameworks.torch._device import device_functions as _below
 from habana_frameworks.torch._missing import refuse
 
 from . import graphs, memory, metrics, random
+from .autocast import (
+    get_autocast_hpu_dtype,
+    is_autocast_hpu_enabled,
+    set_autocast_hpu_dtype,
+    set_autocast_hpu_enabled,
+)
 from .graphs import (
     HPUGraph,
     ModuleCacher,
@@ -40,16 +46,20 @@ __all__ = [
     "enable_dynamic_shape",
     "enable_inference_mode",
     "enable_recompute_sdp",
+    "get_autocast_hpu_dtype",
     "get_dynamic_shape_status",
     "get_stream_info",
     "graph",
     "graphs",
+    "is_autocast_hpu_enabled",
     "make_graphed_callables",
     "memory",
     "metrics",
     "random",
     "recompute_sdp_enabled",
     "sdp_kernel",
+    "set_autocast_hpu_dtype",
+    "set_autocast_hpu_enabled",
     "wrap_in_hpu_graph",
     "wrap_in_hpu_graph_func",
 ]

@@ -9,6 +9,7 @@ import functools
 
 import torch
 
+from habana_frameworks.torch import hpu
 from habana_frameworks.torch._missing import refuse
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "_get_device_type",
     "_set_is_dynamic_quantization",
     "_set_scale_attributes",
+    "hpu",
     "synDeviceType",
 ]
 
