@@ -25,8 +25,7 @@ REASONS: dict[str, str] = {
     "hpu.*able_quantization": "switches a pass of the card's graph compiler",
     "hpu.*et_sync_debug_mode": "switches asynchronous streams of the card's runtime",
     "ops.hpu.optimizer_*": _TRAINING,
-    "ops.hpu.*sdpa_bwd": _TRAINING,
-    "ops.hpu.sdpa_recomp_bwd": _TRAINING,
+    "ops.hpu.fp8_sdpa_bwd": _TRAINING,
 }
 
 

@@ -14,7 +14,7 @@ from habana_frameworks.torch.internal import bridge_config
 from .library import operator
 from .sdpa_mask import MaskRules, additive_mask
 
-__all__ = ["sdpa_fwd", "sdpa_recomp_fwd"]
+__all__ = ["as_4d", "mask_as_4d", "scores_of", "sdpa_fwd", "sdpa_recomp_fwd"]
 
 _SOFTMAX_MODES = ("none", "fast", "fp32")
 _PADDING_TYPES = ("left", "right")
@@ -46,7 +46,7 @@ def _check(
         )
 
 
-def _as_4d(tensor: torch.Tensor) -> torch.Tensor:
+def as_4d(tensor: torch.Tensor) -> torch.Tensor:
     """Bring ``[seq, dim]``, ``[heads, seq, dim]`` or grouped 5-D tensors to four dimensions."""
     if tensor.dim() == 4:
         return tensor
@@ -57,7 +57,7 @@ def _as_4d(tensor: torch.Tensor) -> torch.Tensor:
     raise ValueError(f"fused attention takes 2 to 5 dimensions, got {tuple(tensor.shape)}")
 
 
-def _mask_as_4d(mask: torch.Tensor | None, q: torch.Tensor) -> torch.Tensor | None:
+def mask_as_4d(mask: torch.Tensor | None, q: torch.Tensor) -> torch.Tensor | None:
     """Bring a mask for ``q`` (before its own reshape) to four dimensions."""
     if mask is None or mask.dim() == 4:
         return mask
@@ -120,7 +120,7 @@ def _attend(q, k, v, mask, rules: MaskRules, scale: float, sink) -> torch.Tensor
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=-2)
 
 
-def _scores(q, k, mask, rules: MaskRules, scale: float) -> torch.Tensor:
+def scores_of(q, k, mask, rules: MaskRules, scale: float) -> torch.Tensor:
     """Masked float32 scores ``[batch, heads, queries, keys]`` for callers that need them whole."""
     repeat = q.shape[1] // k.shape[1]
     wide = k.repeat_interleave(repeat, dim=1) if repeat > 1 else k
@@ -146,7 +146,7 @@ def _statistics(q, k, mask, rules, scale, sink, fast: bool):
         part = mask[..., rows, :] if mask is not None and mask.shape[-2] != 1 else mask
         q_rows = q[..., rows, :]
         additive = additive_mask(rules, part, q_rows, k, first)
-        scores = _scores(q_rows, k, additive, MaskRules(False, (-1, -1), None, False), scale)
+        scores = scores_of(q_rows, k, additive, MaskRules(False, (-1, -1), None, False), scale)
         highest = _row_max(scores)
         if sink is not None:
             highest = torch.maximum(highest, sink)
@@ -252,9 +252,9 @@ def sdpa_recomp_fwd(
     left, right = (int(side) for side in window_size)
     rules = MaskRules(is_causal, (left, right), valid_seq_len, seq_padding_type.lower() == "left")
     fast = softmax_mode.lower() == "fast"
-    q4 = _as_4d(q)
-    k4, v4 = _broadcast_heads(q4, _as_4d(k)), _broadcast_heads(q4, _as_4d(v))
-    mask = _mask_as_4d(attention_mask, q)
+    q4 = as_4d(q)
+    k4, v4 = _broadcast_heads(q4, as_4d(k)), _broadcast_heads(q4, as_4d(v))
+    mask = mask_as_4d(attention_mask, q)
     column = _sink_column(sink, q4.shape[1])
     out = _attend(q4, k4, v4, mask, rules, scale, column)
     seed = torch.zeros(1, dtype=torch.int32, device=q.device)
@@ -304,9 +304,9 @@ def sdpa_fwd(
     """
     _check("sdpa_fwd", p, softmax_mode, valid_seq_len, seq_padding_type)
     rules = MaskRules(is_causal, (-1, -1), valid_seq_len, seq_padding_type.lower() == "left")
-    q4 = _as_4d(q)
-    k4, v4 = _broadcast_heads(q4, _as_4d(k)), _broadcast_heads(q4, _as_4d(v))
-    scores = _scores(q4, k4, _mask_as_4d(attention_mask, q), rules, scale)
+    q4 = as_4d(q)
+    k4, v4 = _broadcast_heads(q4, as_4d(k)), _broadcast_heads(q4, as_4d(v))
+    scores = scores_of(q4, k4, mask_as_4d(attention_mask, q), rules, scale)
     weights = scores.sub_(_row_max(scores)).exp_()
     total = weights.sum(-1, keepdim=True)
     weights = (weights / total.masked_fill(total == 0, 1.0)).to(q.dtype)

@@ -79,8 +79,19 @@ def _check(q, is_causal, softmax_mode, recompute, valid_seq_len, limits, return_
         )
 
 
+def _check_training(inference_only: bool, mask_needs_gradient: bool) -> None:
+    """Refuse what has no gradients on the card; asked in the backward pass, where they are."""
+    if inference_only:
+        raise ValueError(
+            "FusedSDPA: window_size, sink and valid_seq_len are for inference; they have no "
+            "gradients"
+        )
+    if mask_needs_gradient:
+        raise NotImplementedError("FusedSDPA: attn_mask gets no gradient; detach it")
+
+
 class FusedSDPA(torch.autograd.Function):
-    """``FusedSDPA.apply(q, k, v, ...)``: attention, forward only."""
+    """``FusedSDPA.apply(q, k, v, ...)``: attention, with gradients of ``q``, ``k`` and ``v``."""
 
     @staticmethod
     def forward(
@@ -144,8 +155,11 @@ class FusedSDPA(torch.autograd.Function):
         grouped = is_gqa(q, k)
         if grouped:
             q, k, v, attn_mask = gqa_input_reshape_fwd(q, k, v, attn_mask)
+        trains = any(ctx.needs_input_grad[:3])
+        ctx.inference_only = limits or valid_seq_len is not None
+        ctx.settings = is_causal, dropout_p, scale, softmax_mode, grouped, recompute
         if recompute:
-            out = torch.ops.hpu.sdpa_recomp_fwd(
+            out, m, linv, seed = torch.ops.hpu.sdpa_recomp_fwd(
                 q,
                 k,
                 v,
@@ -153,13 +167,15 @@ class FusedSDPA(torch.autograd.Function):
                 dropout_p,
                 scale,
                 is_causal,
-                False,
+                trains,
                 softmax_mode,
                 valid_seq_len,
                 seq_padding_type,
                 window_size,
                 sink,
-            )[0]
+            )
+            if trains:
+                ctx.save_for_backward(q, k, v, out, attn_mask, m, linv, seed)
             return gqa_output_reshape(out) if grouped else out
         out, probabilities, dropout_mask = torch.ops.hpu.sdpa_fwd(
             q,
@@ -173,19 +189,31 @@ class FusedSDPA(torch.autograd.Function):
             valid_seq_len,
             seq_padding_type,
         )
+        if trains:
+            ctx.save_for_backward(q, k, v, out, probabilities, dropout_mask)
+            ctx.mark_non_differentiable(probabilities, dropout_mask)
         if grouped:
             out, probabilities = gqa_output_reshape(out), gqa_output_reshape(probabilities)
-        result: tuple = (out,)
-        if return_attn_probs:
-            result += (probabilities,)
-        if return_dropout_mask:
-            result += (dropout_mask,)
-        return result if len(result) > 1 else out
+        more = [probabilities] * return_attn_probs + [dropout_mask] * return_dropout_mask
+        return (out, *more) if more else out
 
     @staticmethod
-    def backward(ctx, *grads):
-        """Refuse: training is not part of the emulated bridge."""
-        raise NotImplementedError(
-            "FusedSDPA: the emulated bridge provides no backward; run under torch.no_grad() or "
-            "use torch.nn.functional.scaled_dot_product_attention for training"
-        )
+    def backward(ctx, grad, *_):
+        """Gradients of ``q``, ``k`` and ``v``; the other inputs have none."""
+        _check_training(ctx.inference_only, ctx.needs_input_grad[3])
+        is_causal, dropout_p, scale, softmax_mode, grouped, recompute = ctx.settings
+        q, k, v, out, *rest = ctx.saved_tensors
+        if grouped:
+            grad = grad.reshape(out.shape)
+        if recompute:
+            mask, *statistics = rest
+            gradients = torch.ops.hpu.sdpa_recomp_bwd(
+                grad, q, k, v, mask, *statistics, is_causal, dropout_p, scale, softmax_mode, out
+            )
+        else:
+            gradients = torch.ops.hpu.sdpa_bwd(
+                grad, q, k, v, *rest, is_causal, dropout_p, scale, out
+            )
+        if grouped:
+            gradients = tuple(gqa_output_reshape(gradient) for gradient in gradients)
+        return (*gradients, *[None] * 12)
