@@ -14,6 +14,7 @@
 #include "torch_device/fallback.h"
 #include "torch_device/generator.h"
 #include "torch_device/graph.h"
+#include "torch_device/observer.h"
 #include "torch_device/operator_facts.h"
 
 namespace py = pybind11;
@@ -159,6 +160,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("set_compile_only", &runtime::set_compile_only, py::arg("on"));
   m.def("forbid_host_reads", &forbid_host_reads, py::arg("reason"));
 
+  m.def("observe", &observe, py::arg("listener"));
+  m.def("observed", [] { return runtime::observer() != nullptr; });
+
   m.def("host_view", wrap_pybind_function(&host_view), py::arg("tensor"));
   m.def("device_view", wrap_pybind_function(&device_view), py::arg("tensor"), py::arg("card"));
   m.def("default_generator", wrap_pybind_function([](int card) {
@@ -176,6 +180,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("replay", wrap_pybind_function_no_gil([](Graph& g) { g.replay(); }))
       .def("reset", wrap_pybind_function([](Graph& g) { g.reset(); }))
       .def("operators", &Graph::operators)
+      .def("recorded_calls", &recorded_calls)
+      .def_property_readonly("card", &Graph::card)
       .def_property_readonly("description", &Graph::description)
       .def_property_readonly("captured", &Graph::captured)
       .def_property_readonly("workspace_bytes", &Graph::workspace_bytes);

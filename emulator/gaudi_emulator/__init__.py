@@ -5,10 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .config import Config
 from .counters import Compilation, Counters, counters, launch_region, recent_compilations
+
+if TYPE_CHECKING:
+    from .trace_writer import Trace
+    from .work import Work
 
 __all__ = [
     "Compilation",
@@ -18,7 +26,9 @@ __all__ = [
     "counters",
     "is_active",
     "launch_region",
+    "measure",
     "recent_compilations",
+    "trace",
 ]
 
 _OWN_DISTRIBUTION = "gaudi-emulator"
@@ -56,7 +66,39 @@ def activate() -> Config:
 
         registration.register(settings)
         _active = settings
+        if settings.trace:
+            from .trace_writer import start_process_trace
+
+            start_process_trace(Path(settings.trace), settings.device_name, _peaks(settings))
     return _active
+
+
+def _peaks(settings: Config):
+    from .roofline import peaks_of
+
+    return peaks_of(settings.device_name, settings.launch_us)
+
+
+@contextmanager
+def measure() -> Iterator[Work]:
+    """Count FLOPs and bytes of what is launched inside, and predict what a card would need.
+
+    The prediction is for the card of GAUDI_EMULATOR_DEVICE, see docs/cost.md.
+    """
+    from .work import measure as measure_for
+
+    with measure_for(_peaks(activate())) as work:
+        yield work
+
+
+@contextmanager
+def trace(path: str | Path) -> Iterator[Trace]:
+    """Write a trace of what this process does inside, for Perfetto or `gaudi-emulator report`."""
+    from .trace_writer import write_trace
+
+    settings = activate()
+    with write_trace(Path(path), settings.device_name, _peaks(settings)) as written:
+        yield written
 
 
 _refuse_to_shadow()

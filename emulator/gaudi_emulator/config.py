@@ -11,6 +11,9 @@ GIB = 1 << 30
 MAX_CARDS = 64
 MAX_THREADS = 1024
 MAX_COMPILE_SECONDS = 3600
+MAX_LAUNCH_US = 1e6
+# Assumed: nobody publishes what a launch costs.
+DEFAULT_LAUNCH_US = 10.0
 
 # Name as the card reports it -> size of its memory (Intel's product pages, HBM2e capacity).
 DEVICE_MEMORY_BYTES = {"GAUDI2": 96 * GIB, "GAUDI3": 128 * GIB}
@@ -37,6 +40,8 @@ class Config:
         poison: fill fresh memory with bytes that are NaN in floats and implausible in integers.
         threads: threads of the host that do the cards' work.
         compile_time: what a compilation takes beside the recording.
+        launch_us: what predictions assume that a launch costs, in microseconds.
+        trace: folder into which this process writes its trace; "" writes none.
     """
 
     device_name: str
@@ -45,6 +50,8 @@ class Config:
     poison: bool
     threads: int
     compile_time: CompileTime
+    launch_us: float
+    trace: str
 
 
 def _choice(env: Mapping[str, str], name: str, default: str, allowed: Mapping[str, object]) -> str:
@@ -89,6 +96,19 @@ def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: in
         raise ValueError(f"{name}={text!r}: expected an integer") from None
     if not low <= value <= high:
         raise ValueError(f"{name}={value}: expected {low} to {high}")
+    return value
+
+
+def _microseconds(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= MAX_LAUNCH_US:
+        raise ValueError(f"{name}={text!r}: expected microseconds from 0 to {MAX_LAUNCH_US:g}")
     return value
 
 
@@ -158,4 +178,6 @@ def read(env: Mapping[str, str] | None = None) -> Config:
         poison=_flag(env, "GAUDI_EMULATOR_POISON", False),
         threads=_integer(env, "GAUDI_EMULATOR_THREADS", host_cores(), 1, MAX_THREADS),
         compile_time=_compile_time(env, "GAUDI_EMULATOR_COMPILE_SECONDS"),
+        launch_us=_microseconds(env, "GAUDI_EMULATOR_LAUNCH_US", DEFAULT_LAUNCH_US),
+        trace=env.get("GAUDI_EMULATOR_TRACE", "").strip(),
     )

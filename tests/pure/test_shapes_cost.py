@@ -263,3 +263,11 @@ def test_a_rank_computes_its_share() -> None:
     share = ModelShape.from_config(LLAMA_8B).shard(16)
     assert (share.heads, share.kv_heads, share.intermediate, share.vocab) == (2, 1, 896, 8016)
     assert share.hidden == 4096
+
+
+def test_peaks_are_those_that_the_emulator_predicts_with():
+    from gaudi_emulator.roofline import PEAKS
+
+    for name, card in (("GAUDI2", GAUDI2), ("GAUDI3", GAUDI3)):
+        assert PEAKS[name].bf16_flops_per_s == card.flops_per_s
+        assert PEAKS[name].bytes_per_s == card.bytes_per_s

@@ -4,6 +4,8 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "observer.h"
+
 namespace gaudi::runtime {
 namespace {
 
@@ -22,7 +24,13 @@ Counters& counters() {
   return instance;
 }
 
+void note_host_sync(const char* what) {
+  bump(counters().host_syncs);
+  if (auto* watching = observer()) watching->host_waited(what);
+}
+
 void note_compilation(std::string kind, std::string detail, int64_t microseconds) {
+  if (auto* watching = observer()) watching->compiled(kind, detail, microseconds);
   const std::lock_guard<std::mutex> lock(g_mutex);
   auto& total = g_totals[kind];
   total.count += 1;
@@ -48,7 +56,8 @@ void launch_region_enter() {
 
 void launch_region_exit() {
   if (t_region_depth == 0) throw std::logic_error("launch region left without having been entered");
-  --t_region_depth;
+  if (--t_region_depth > 0 || compile_only()) return;
+  if (auto* watching = observer()) watching->region_ended();
 }
 
 bool in_launch_region() { return t_region_depth > 0; }

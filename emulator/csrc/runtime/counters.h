@@ -23,6 +23,9 @@ struct Counters {
 
 Counters& counters();
 
+// The host waits for a value or for the device; `what` names the operator or call.
+void note_host_sync(const char* what);
+
 inline void bump(std::atomic<int64_t>& counter, int64_t by = 1) {
   counter.fetch_add(by, std::memory_order_relaxed);
 }

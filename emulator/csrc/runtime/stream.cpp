@@ -81,16 +81,16 @@ bool stream_idle(int card, StreamId stream) {
   return true;
 }
 
-void synchronize_event(const Event& /*event*/) { bump(counters().host_syncs); }
+void synchronize_event(const Event& /*event*/) { note_host_sync("event"); }
 
 void synchronize_stream(int card, StreamId stream) {
   check_stream(card, stream);
-  bump(counters().host_syncs);
+  note_host_sync("stream");
 }
 
 void synchronize_card(int card) {
   check_card(card);
-  bump(counters().host_syncs);
+  note_host_sync("device");
 }
 
 double elapsed_ms(const Event& start, const Event& end) {

@@ -4,11 +4,13 @@
 #include <ATen/ops/_to_copy.h>
 #include <ATen/ops/copy.h>
 
+#include "../runtime/clock.h"
 #include "../runtime/counters.h"
 #include "../runtime/stream.h"
 #include "device_storage.h"
 #include "fallback.h"
 #include "graph.h"
+#include "observer.h"
 #include "pinned_memory.h"
 
 namespace gaudi {
@@ -59,6 +61,21 @@ void count_copy(bool from_card, bool to_card, int64_t elements, int64_t bytes, b
   }
 }
 
+// Tell whoever observes the device of a copy that has been made outside of a graph.
+void report_copy(const c10::OperatorHandle& op, bool from_card, bool to_card, int card,
+                 c10::ArrayRef<c10::IValue> arguments, const at::Tensor& result,
+                 int64_t started_ns) {
+  auto* watching = device_observer();
+  if (watching == nullptr || Graph::capturing() != nullptr) return;
+  const auto& source = op.operator_name().name == "aten::copy_" ? arguments[1] : arguments[0];
+  if (from_card && to_card) {
+    const c10::IValue value(result);
+    watching->operator_ran(op, card, arguments, c10::ArrayRef<c10::IValue>(&value, 1), started_ns);
+  } else {
+    watching->copied(card, to_card, payload_bytes(source.toTensor()), started_ns);
+  }
+}
+
 void record_copy(const at::Tensor& host_dst, const at::Tensor& host_src, bool src_is_constant) {
   auto* capture = Graph::capturing();
   if (capture == nullptr) return;
@@ -82,6 +99,7 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
              "aten::copy_");
   const auto host_src = from_card ? host_alias(src) : src;
   const auto host_dst = to_card ? host_alias(dst) : dst;
+  const auto started_ns = runtime::observer() != nullptr ? runtime::now_ns() : 0;
   {
     const c10::InferenceMode inference;
     if (is_bool(host_src) && is_bool(host_dst)) {
@@ -89,6 +107,10 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
     } else {
       host_dst.copy_(host_src);
     }
+  }
+  if (runtime::observer() != nullptr) {
+    report_copy(copy_operator(), from_card, to_card, (to_card ? dst : src).device().index(),
+                {host_dst, host_src, non_blocking}, host_dst, started_ns);
   }
   record_copy(host_dst, host_src, !from_card);
 }
@@ -124,9 +146,20 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
   count_copy(from_card, to_card, self.numel(), payload_bytes(self), non_blocking, pinned,
              "aten::_to_copy");
   const auto host = from_card ? host_alias(self) : self;
+  const auto started_ns = runtime::observer() != nullptr ? runtime::now_ns() : 0;
+  const auto report = [&](const at::Tensor& result) {
+    if (runtime::observer() == nullptr) return;
+    const int card = !to_card ? self.device().index()
+                     : target.has_index() ? target.index() : runtime::current_card();
+    report_copy(to_copy_operator(), from_card, to_card, card,
+                {host, dtype, layout, c10::Device(c10::kCPU), pinned, non_blocking, format}, result,
+                started_ns);
+  };
   if (!to_card) {
     // The result belongs to the caller, so it is made in the caller's grad and inference mode.
-    return at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), pinned, false, format);
+    auto result = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), pinned, false, format);
+    report(result);
+    return result;
   }
   at::Tensor copy;
   {
@@ -139,6 +172,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
       copy = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), false, false, format);
     }
   }
+  report(copy);
   if (auto* capture = Graph::capturing()) {
     const c10::IValue result(copy);
     capture->record(to_copy_operator(),

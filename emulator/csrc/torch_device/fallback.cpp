@@ -8,6 +8,7 @@
 
 #include <mutex>
 
+#include "../runtime/clock.h"
 #include "../runtime/counters.h"
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
@@ -15,6 +16,7 @@
 #include "generator.h"
 #include "graph.h"
 #include "host_kernel.h"
+#include "observer.h"
 #include "operator_facts.h"
 
 namespace gaudi {
@@ -296,9 +298,21 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
                     c10::ArrayRef<c10::IValue>(*stack).slice(first));
     runtime::bump(count.captured_ops);
   } else {
+    auto* watching = runtime::compile_only() ? nullptr : device_observer();
+    std::vector<c10::IValue> arguments;
+    int64_t started_ns = 0;
+    if (watching != nullptr) {
+      arguments.assign(stack->begin() + static_cast<std::ptrdiff_t>(call.begin()), stack->end());
+      started_ns = runtime::now_ns();
+    }
     run_host_kernel(op, facts, call.card(), stack);
     if (!runtime::compile_only()) {
       runtime::bump(runtime::in_launch_region() ? count.fused_ops : count.eager_launches);
+    }
+    if (watching != nullptr) {
+      const auto first = stack->size() - facts.returns.size();
+      watching->operator_ran(op, call.card(), arguments,
+                             c10::ArrayRef<c10::IValue>(*stack).slice(first), started_ns);
     }
   }
   if (facts.writes_arguments) call.follow_writes();
@@ -312,7 +326,7 @@ void host_read(const char* what) {
                 g_forbidden_reason);
   }
   refuse_in_capture(what, "it reads a value on the host");
-  runtime::bump(runtime::counters().host_syncs);
+  runtime::note_host_sync(what);
 }
 
 void forbid_host_reads(const std::string& reason) {

@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "../runtime/clock.h"
 #include "../runtime/counters.h"
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
 #include "device_storage.h"
 #include "host_kernel.h"
+#include "observer.h"
 #include "operator_facts.h"
 
 namespace gaudi {
@@ -288,11 +290,31 @@ void Graph::replay() {
   if (runtime::compile_only()) return;
   const c10::InferenceMode inference;
   torch::jit::Stack stack;
+  auto* watching = device_observer();
+  const auto started_ns = watching != nullptr ? runtime::now_ns() : 0;
   for (auto& step : steps_) {
     stack.clear();
     run(step, stack);
   }
   runtime::bump(runtime::counters().graph_launches);
+  if (watching != nullptr) watching->replayed(*this, started_ns);
+}
+
+void Graph::for_each_call(const CallVisitor& visit) const {
+  for (const auto& step : steps_) {
+    const auto& returns = step.op.schema().returns();
+    const auto& arguments = step.op.schema().arguments();
+    std::vector<c10::IValue> results;
+    for (const auto& ret : returns) {
+      if (ret.alias_info() == nullptr || !ret.alias_info()->isWrite()) continue;
+      for (size_t i = 0; i < arguments.size(); ++i) {
+        const auto* alias = arguments[i].alias_info();
+        if (alias != nullptr && *alias == *ret.alias_info()) results.push_back(step.args[i]);
+      }
+    }
+    for (const auto& output : step.fresh) results.emplace_back(output.captured);
+    visit(step.op, step.args, results);
+  }
 }
 
 std::vector<std::string> Graph::operators() const {

@@ -10,6 +10,7 @@
 #include <ATen/core/stack.h>
 #include <c10/core/StorageImpl.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -31,6 +32,13 @@ class Graph {
   // Runs the recorded work again; in compile-only mode nothing happens.
   void replay();
   void reset();
+
+  // Every recorded operator with its arguments and results, in order; values are not to be read,
+  // for memory that only the graph uses has been given back.
+  using CallVisitor = std::function<void(const c10::OperatorHandle&, c10::ArrayRef<c10::IValue>,
+                                         c10::ArrayRef<c10::IValue>)>;
+  void for_each_call(const CallVisitor& visit) const;
+  int card() const { return card_; }
 
   // Names of the recorded operators, in order.
   std::vector<std::string> operators() const;

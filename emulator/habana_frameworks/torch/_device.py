@@ -4,9 +4,11 @@ import threading
 
 import gaudi_emulator._C as _C  # noqa: PLR0402 (mypy finds the stub of an extension only so)
 from gaudi_emulator import counters, launch_region, recent_compilations, recipes, torch_device
+from gaudi_emulator.collective_cost import CollectiveCost
 from gaudi_emulator.graph import Graph as DeviceGraph
 
 __all__ = [
+    "CollectiveCost",
     "DeviceGraph",
     "counters",
     "device_functions",

@@ -13,7 +13,7 @@ import torch
 from torch._C._distributed_c10d import _create_work_from_future  # type: ignore[attr-defined]
 from torch.distributed import ProcessGroup, ProcessGroupGloo, ReduceOp, Work
 
-from habana_frameworks.torch._device import host_view, is_capturing
+from habana_frameworks.torch._device import CollectiveCost, host_view, is_capturing
 from habana_frameworks.torch._ops.library import device_kernel
 from habana_frameworks.torch.internal import bridge_config
 
@@ -41,7 +41,9 @@ def _launch(
 ):
     """Start a collective on device tensors; returns the boxed handle."""
     backend = ProcessGroup.unbox(process_group)._get_backend(_HPU)
+    cost = CollectiveCost(transfer.__qualname__.partition(".")[0], backend.size())
     if not is_capturing():
+        cost.tell(written, read)
         pending = transfer(backend, [host_view(t) for t in written], [host_view(t) for t in read])
         return Work.boxed(pending.as_work())
     if not bridge_config.get_pt_hpu_enable_lazy_collectives():
@@ -49,6 +51,7 @@ def _launch(
             "a collective inside an HPU graph needs PT_HPU_ENABLE_LAZY_COLLECTIVES=true in the "
             "environment before the bridge is imported"
         )
+    cost.note_captured(len(_captured))
     _captured.append((transfer, backend))
     _run_captured(list(written), list(read), len(_captured) - 1)
     done: torch.futures.Future = torch.futures.Future()
