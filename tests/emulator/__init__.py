@@ -1,0 +1,1 @@
+"""The emulator as a product of its own, without the plugin."""
