@@ -191,3 +191,26 @@ def test_a_narrow_type_without_a_host_kernel_runs_wide(dtype):
     indices = x.to("hpu").argmax(dim=1)
     assert indices.dtype == torch.int64
     assert torch.equal(indices.cpu(), x.float().argmax(dim=1))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from([*DTYPES, torch.float16]), st.floats(-2, 2), st.integers(0, 2**31))
+def test_sum_of_rounded_products_above_zero(dtype, alpha, seed):
+    """Each step rounds: a single rounding at the end gives other numbers."""
+    a, b = random(4, 1, 5, seed=seed, dtype=dtype), random(3, 5, seed=seed + 1, dtype=dtype)
+    alpha = torch.tensor(alpha, dtype=dtype).item()
+    product = (b.double() * alpha).to(dtype)
+    expected = (a.double() + product.double()).to(dtype).clamp(min=0)
+    out = torch._add_relu(a.to("hpu"), b.to("hpu"), alpha=alpha)
+    assert torch.equal(out.cpu(), expected)
+    wide = a.expand(4, 3, 5).clone().to("hpu")
+    assert torch._add_relu_(wide, b.to("hpu"), alpha=alpha).data_ptr() == wide.data_ptr()
+    assert torch.equal(wide.cpu(), expected)
+
+
+def test_only_the_wide_fp8_format_is_rounded_stochastically():
+    x = random(64, 64).to("hpu")
+    wide, exact, _ = torch.ops.hpu.cast_to_fp8_hybrid(x, stochastic_rounding=True)
+    nearest = torch.ops.hpu.cast_to_fp8_hybrid(x)
+    assert not torch.equal(wide.float(), nearest[0].float())
+    assert torch.equal(exact.float(), nearest[1].float())

@@ -1,6 +1,7 @@
 """The operators ``torch.ops.hpu.*``; importing this package registers them."""
 
 from . import (
+    add_relu,
     block_softmax,
     block_softmax_adjustment,
     causal_conv,
@@ -31,6 +32,7 @@ from . import (
 )
 
 __all__ = [
+    "add_relu",
     "block_softmax",
     "block_softmax_adjustment",
     "causal_conv",
