@@ -113,7 +113,7 @@ class RecipeStore:
         path = self._path(key)
         try:
             recipe = _unpacked(path.read_bytes(), key)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # nothing can be there
             return None
         except (OSError, ValueError, RecursionError) as error:
             if not self._ignored:

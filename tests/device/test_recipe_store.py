@@ -131,10 +131,11 @@ def test_what_a_killed_writer_left_goes_when_it_is_old(tmp_path):
 def test_a_folder_that_cannot_be_written_costs_one_line(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     store = RecipeStore(tmp_path / "file" / "folder", 1 << 20)
+    assert store.load(recipe(1).key) is None
     store.save(recipe(1))
     store.save(recipe(2))
-    assert len(caplog.records) == 1
     assert store.load(recipe(1).key) is None
+    assert len(caplog.records) == 1
     store.clear()
 
 
