@@ -8,6 +8,7 @@ import torch.distributed as dist
 from habana_frameworks.torch._device import DeviceGraph
 from habana_frameworks.torch.distributed.hccl import initialize_distributed_hpu
 
+from .conftest import emulated_only
 from .hccl_cases import run_case
 
 
@@ -55,6 +56,28 @@ def test_a_group_of_one_by_default_store(group_of_one):
     dist.all_reduce(x, op=dist.ReduceOp.AVG)
     assert x.float().tolist() == [0, 1, 2, 3]
     dist.barrier()
+
+
+@emulated_only
+def test_collectives_have_costs_alone_and_in_graphs(group_of_one, monkeypatch):
+    import gaudi_emulator
+    from gaudi_emulator.observation import cost_of_graph
+    from habana_frameworks.torch.internal import bridge_config
+
+    x = torch.ones(6, device="hpu")
+    with gaudi_emulator.measure() as work:
+        dist.all_reduce(x)
+    assert work.launches == {"collective": 1}
+    assert (work.cost.bytes, work.cost.link_bytes) == (24, 0), "there is nobody to send to"
+    graph = DeviceGraph()
+    # The flag can be set before the import only; what it does is tested in processes of their own.
+    monkeypatch.setattr(
+        bridge_config, "get_pt_hpu_enable_lazy_collectives", lambda: True, raising=False
+    )
+    graph.capture_begin()
+    dist.all_reduce(x)
+    graph.capture_end()
+    assert cost_of_graph(graph) == work.cost
 
 
 def test_the_backend_is_registered_for_hpu():
