@@ -208,7 +208,7 @@ def _vector_flops(name: str, inputs: list, outputs: list) -> int:
     """Of an operator without a product."""
     if name in _PER_RESULT and outputs:
         return _PER_RESULT[name] * outputs[0].numel()
-    if name in _EMPTY or name in _SCATTERS or name in _OVERWRITES:
+    if name in _EMPTY or name in _SCATTERS or name in ("copy_", "fill_", "zero_"):
         return 0
     counted = outputs if name in _GATHERS else [*inputs, *outputs]
     return max((t.numel() for t in counted), default=0)

@@ -49,8 +49,8 @@ def _row(name: str, groups: Sequence[Group], peaks: Peaks) -> list[str]:
         str(sum(g.operators for g in groups)),
         f"{sum(g.cost.flops for g in groups) / 1e9:.3f}",
         f"{sum(g.cost.bytes for g in groups) / 1e6:.2f}",
-        *(f"{engine_ms[engine]:.3f}" for engine in ENGINES),
-        f"{sum(_predicted_ms(g, peaks) for g in groups):.3f}",
+        *(f"{engine_ms[engine]:.4g}" for engine in ENGINES),
+        f"{sum(_predicted_ms(g, peaks) for g in groups):.4g}",
         _bound(engine_ms) if groups else "",
     ]
 
@@ -72,7 +72,7 @@ def _facts(summary: Summary, peaks: Peaks) -> list[str]:
     for direction in ("host to card", "card to host"):
         count, size = summary.copies.get(direction, (0, 0))
         ms = size / peaks.host_bytes_per_s * 1e3
-        lines.append(f"copies, {direction}: {count}, {size} bytes, predicted {ms:.3f} ms")
+        lines.append(f"copies, {direction}: {count}, {size} bytes, predicted {ms:.4g} ms")
     waits = ", ".join(f"{what} {n}" for what, n in summary.host_waits.most_common())
     lines.append(
         f"host synchronisations: {summary.host_waits.total()}" + f" ({waits})" * bool(waits)
