@@ -50,6 +50,16 @@ def _attention(args: Sequence[Any], out: torch.Tensor) -> int:
     return 2 * _scores(args) * (args[0].shape[-1] + args[2].shape[-1])
 
 
+def _attention_backward(args: Sequence[Any], out: torch.Tensor) -> int:
+    """(grad, q, k, v, ...): each product of the forward has one for either of its inputs."""
+    return 2 * _attention(args[1:4], out)
+
+
+def _recomputed_attention_backward(args: Sequence[Any], out: torch.Tensor) -> int:
+    """The same, and the scores once more."""
+    return _attention_backward(args, out) + 2 * _scores(args[1:4]) * args[1].shape[-1]
+
+
 def _local_share(op: torch._ops.OpOverload, args: Sequence[Any], experts: int) -> float:
     """Part of the routed rows that stay with the experts at hand, if routing is even."""
     names = [argument.name for argument in op._schema.arguments]
@@ -110,6 +120,8 @@ _OWN: dict[str, Callable[[Sequence[Any], torch.Tensor], int]] = {
     "sdpa_fwd": _attention,
     "sdpa_recomp_fwd": _attention,
     "fp8_sdpa_recomp_fwd": _attention,
+    "sdpa_bwd": _attention_backward,
+    "sdpa_recomp_bwd": _recomputed_attention_backward,
     "fp8_gemm": _gemm,
     "fp8_gemm_v2": _gemm,
     "masked_batch_gemm": _masked_gemm,
@@ -152,6 +164,8 @@ def vector_operations_inside(op: torch._ops.OpOverload, name: str, args: Sequenc
     """What a fused operator does on the vector engines beside its products."""
     if _OWN.get(name) is _attention:
         return _PER_SCORE * _scores(args)
+    if _OWN.get(name) in (_attention_backward, _recomputed_attention_backward):
+        return _PER_SCORE * _scores(args[1:4])
     if name.startswith(_EXPERTS):
         rows = _weights(op, args)
         return 3 * _routed(args) * rows[0][0].shape[0] if rows else 0

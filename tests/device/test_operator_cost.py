@@ -126,6 +126,12 @@ def test_operators_of_the_bridge():
     assert attention.matrix_flops == 2 * scores * (8 + 6)
     assert attention.vector_flops == 6 * scores
     assert attention.bytes == 2 * (192 + 352 + 264 + 144)
+    grad = shape(2, 4, 3, 6)
+    backward = cost(
+        "hpu.sdpa_recomp_bwd", grad, q, k, v, None, grad, grad, None, True, 0.0, 1.0, "fast", grad,
+        result=[q, k, v],
+    )  # fmt: skip
+    assert backward.matrix_flops == 2 * attention.matrix_flops + 2 * scores * 8
     norm = cost("hpu.rms_norm", shape(4, 8), shape(8), 1e-6, result=[shape(4, 8), shape(4, 1)])
     assert norm == Cost(vector_flops=4 * 32, bytes=64 + 16 + 64 + 8)
     angles = shape(4, 8)
