@@ -1,10 +1,9 @@
 """Traces, `measure` and the report: what they say is what the device counts."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -143,15 +142,24 @@ def test_nothing_is_observed_after_a_trace(tmp_path):
     assert (tmp_path / "a.json").stat().st_size == size
 
 
-def report(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "gaudi_emulator.cli", "report", *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+class Reported(NamedTuple):
+    """What `gaudi-emulator report` returned and printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def report(capfd):
+    """The command, in this process; a program that it runs has its own."""
+    from gaudi_emulator.cli import main
+
+    def run(*arguments: str) -> Reported:
+        code = main(["report", *arguments])
+        return Reported(code, *capfd.readouterr())
+
+    return run
 
 
 PROGRAM = """
@@ -164,7 +172,7 @@ print("sum", x.sum().item())
 """
 
 
-def test_report_runs_a_program_and_reads_its_trace_again(tmp_path):
+def test_report_runs_a_program_and_reads_its_trace_again(report, tmp_path):
     folder, picture = tmp_path / "traces", tmp_path / "plot.png"
     ran = report("--keep", str(folder), "--plot", str(picture), "--", sys.executable, "-c", PROGRAM)
     assert ran.returncode == 0, ran.stderr
@@ -186,8 +194,13 @@ def test_report_runs_a_program_and_reads_its_trace_again(tmp_path):
     assert region["bound"] == "launch"
 
 
-def test_the_trace_of_a_killed_process_can_be_read(tmp_path):
-    code = PROGRAM + "\nimport os\nfor _ in range(600): x + x\nos._exit(1)"
+def test_the_trace_of_a_killed_process_can_be_read(report, tmp_path):
+    code = (
+        "import os, torch, gaudi_emulator; gaudi_emulator.activate()\n"
+        "x = torch.ones(8, device='hpu')\n"
+        "for _ in range(600): x + x\n"
+        "os._exit(1)"
+    )
     result = run_python(code, GAUDI_EMULATOR_TRACE=str(tmp_path))
     assert result.returncode == 1, result.stderr
     read = report(str(tmp_path))
@@ -195,7 +208,7 @@ def test_the_trace_of_a_killed_process_can_be_read(tmp_path):
     assert "1 of 1 processes did not end their trace" in read.stdout
 
 
-def test_what_cannot_be_reported_says_why(tmp_path):
+def test_what_cannot_be_reported_says_why(report, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     for arguments, words in (
         ([], "needs traces, or -- and a program"),
@@ -206,7 +219,6 @@ def test_what_cannot_be_reported_says_why(tmp_path):
         result = report(*arguments)
         assert result.returncode == 2
         assert words in result.stderr
-        assert "Traceback" not in result.stderr
 
 
 def test_a_launch_overhead_that_makes_no_sense_is_refused():
