@@ -1,5 +1,6 @@
 """Names and operators of the bridge that its own test suite asks for."""
 
+import pytest
 import torch
 from habana_frameworks.torch.dynamo.compile_backend import passes, shared_layer
 from habana_frameworks.torch.utils.debug.dynamo_utils import FxGraphAnalyzer
@@ -80,3 +81,19 @@ def test_streams_have_numbers():
     stream = torch.hpu.Stream()
     assert torch.hpu.get_stream_info(stream) == (torch.device("hpu:0"), stream.id())
     assert torch.hpu.default_stream().id() == 0 != stream.id()
+
+
+def test_the_host_seeds_the_cards():
+    value = torch.seed()
+    assert torch.hpu.initial_seed() == torch.initial_seed() == value
+    torch.hpu.seed()
+    assert torch.hpu.initial_seed() != torch.initial_seed()
+
+
+def test_determinism_is_pytorchs():
+    with pytest.warns(DeprecationWarning, match="deterministic_algorithms"):
+        torch.hpu.setDeterministic(True)
+    assert torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    with pytest.warns(DeprecationWarning, match="deterministic_algorithms"):
+        assert not torch.hpu.getDeterministic()

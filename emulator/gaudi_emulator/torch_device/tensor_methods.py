@@ -27,7 +27,7 @@ def _module_hpu(self: torch.nn.Module, device: Any = None) -> torch.nn.Module:
 
 
 def install() -> None:
-    """Attach the methods, and let `torch.manual_seed` seed the cards as it does other devices."""
+    """Attach the methods; let `torch.manual_seed` and `torch.seed` seed the cards, too."""
     torch.Tensor.hpu = _tensor_hpu
     torch.Tensor.is_hpu = property(lambda self: self.device.type == "hpu")
     torch.nn.Module.hpu = _module_hpu
@@ -43,3 +43,14 @@ def install() -> None:
     manual_seed.__doc__ = host_manual_seed.__doc__
     torch.manual_seed = manual_seed
     torch.random.manual_seed = manual_seed
+
+    host_seed = torch.seed
+
+    def seed() -> int:
+        """Seed the host from the system's entropy, and every card with the same seed."""
+        value = host_seed()
+        random.manual_seed_all(value)
+        return value
+
+    torch.seed = seed
+    torch.random.seed = seed

@@ -32,6 +32,8 @@ from .modes import (
     enable_dynamic_shape,
     enable_inference_mode,
     get_dynamic_shape_status,
+    getDeterministic,
+    setDeterministic,
 )
 from .packing import TensorPacker
 from .sdp import enable_recompute_sdp, recompute_sdp_enabled, sdp_kernel
@@ -46,6 +48,7 @@ __all__ = [
     "enable_dynamic_shape",
     "enable_inference_mode",
     "enable_recompute_sdp",
+    "getDeterministic",
     "get_autocast_hpu_dtype",
     "get_dynamic_shape_status",
     "get_stream_info",
@@ -58,6 +61,7 @@ __all__ = [
     "random",
     "recompute_sdp_enabled",
     "sdp_kernel",
+    "setDeterministic",
     "set_autocast_hpu_dtype",
     "set_autocast_hpu_enabled",
     "wrap_in_hpu_graph",

@@ -3,6 +3,10 @@
 Names: python_packages/habana_frameworks/torch/hpu/__init__.py of HabanaAI/gaudi-pytorch-bridge.
 """
 
+import warnings
+
+import torch
+
 from habana_frameworks.torch.core import inference
 from habana_frameworks.torch.internal import bridge_config
 
@@ -11,7 +15,9 @@ __all__ = [
     "disable_inference_mode",
     "enable_dynamic_shape",
     "enable_inference_mode",
+    "getDeterministic",
     "get_dynamic_shape_status",
+    "setDeterministic",
 ]
 
 
@@ -38,3 +44,23 @@ def enable_inference_mode() -> None:
 def disable_inference_mode() -> None:
     """The same as ``core.hpu_teardown_inference_env()``."""
     inference.hpu_teardown_inference_env()
+
+
+def setDeterministic(val: bool) -> None:
+    """The same as ``torch.use_deterministic_algorithms(val)``; deprecated, as on the card."""
+    warnings.warn(
+        "torch.hpu.setDeterministic is deprecated; use torch.use_deterministic_algorithms",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    torch.use_deterministic_algorithms(val)
+
+
+def getDeterministic() -> bool:
+    """The same as ``torch.are_deterministic_algorithms_enabled()``; deprecated, too."""
+    warnings.warn(
+        "torch.hpu.getDeterministic is deprecated; use torch.are_deterministic_algorithms_enabled",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return torch.are_deterministic_algorithms_enabled()
