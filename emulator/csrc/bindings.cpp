@@ -14,8 +14,10 @@
 #include "torch_device/fallback.h"
 #include "torch_device/generator.h"
 #include "torch_device/graph.h"
+#include "torch_device/kernel_time.h"
 #include "torch_device/observer.h"
 #include "torch_device/operator_facts.h"
+#include "torch_device/region.h"
 
 namespace py = pybind11;
 using torch::wrap_pybind_function;
@@ -87,6 +89,14 @@ py::list recent_compilations(size_t limit) {
   return list;
 }
 
+py::dict kernel_time_dict() {
+  py::dict d;
+  for (const auto& [name, time] : kernel_times()) {
+    d[py::str(name)] = py::make_tuple(time.calls, time.nanoseconds);
+  }
+  return d;
+}
+
 at::Tensor host_view(const at::Tensor& tensor) {
   TORCH_CHECK_VALUE(tensor.device().type() == kHPU, "host_view needs an hpu tensor, got one on ",
                     tensor.device());
@@ -155,6 +165,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         py::arg("microseconds"));
   m.def("compilation_totals", &compilation_totals);
   m.def("recent_compilations", &recent_compilations, py::arg("limit"));
+  m.def("time_kernels", &time_kernels, py::arg("on"));
+  m.def("kernel_times", &kernel_time_dict);
   m.def("launch_region_enter", &runtime::launch_region_enter);
   m.def("launch_region_exit", &runtime::launch_region_exit);
   m.def("set_compile_only", &runtime::set_compile_only, py::arg("on"));
@@ -185,4 +197,20 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_property_readonly("description", &Graph::description)
       .def_property_readonly("captured", &Graph::captured)
       .def_property_readonly("workspace_bytes", &Graph::workspace_bytes);
+  py::class_<Region, std::shared_ptr<Region>>(m, "Region")
+      .def(py::init<>())
+      .def("record_begin", wrap_pybind_function([](Region& r) { return r.record_begin(); }))
+      .def("record_abandon", wrap_pybind_function([](Region& r) { r.record_abandon(); }))
+      .def("record_end",
+           wrap_pybind_function([](Region& r, const std::vector<at::Tensor>& inputs,
+                                   const std::vector<at::Tensor>& outputs) {
+             return r.record_end(inputs, outputs);
+           }),
+           py::arg("inputs"), py::arg("outputs"))
+      .def("run",
+           wrap_pybind_function_no_gil([](Region& r, const std::vector<at::Tensor>& inputs) {
+             return r.run(inputs);
+           }),
+           py::arg("inputs"))
+      .def_property_readonly("obstacle", &Region::obstacle);
 }

@@ -288,15 +288,17 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
   auto& count = runtime::counters();
   if (capture != nullptr) {
-    TORCH_CHECK(!draws_unseen(facts, *stack, call.begin()), "cannot capture '", facts.name,
-                "': it takes no generator, so that a replay could not draw again");
+    if (draws_unseen(facts, *stack, call.begin())) {
+      refuse_in_capture(facts.name.c_str(),
+                        "it takes no generator, so that a replay could not draw again");
+    }
     std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(call.begin()),
                                        stack->end());
     run_host_kernel(op, facts, call.card(), stack);
     const auto first = stack->size() - facts.returns.size();
     capture->record(facts.run_as ? *facts.run_as : op, std::move(arguments),
                     c10::ArrayRef<c10::IValue>(*stack).slice(first));
-    runtime::bump(count.captured_ops);
+    runtime::bump(capture->tolerant() ? count.fused_ops : count.captured_ops);
   } else {
     auto* watching = runtime::compile_only() ? nullptr : device_observer();
     std::vector<c10::IValue> arguments;

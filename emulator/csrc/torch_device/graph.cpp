@@ -78,6 +78,8 @@ void Graph::reset() {
   storages_.clear();
   seen_.clear();
   born_.clear();
+  tolerant_ = false;
+  given_up_.clear();
   if (workspace_bytes_ > 0) {
     runtime::release(card_, static_cast<size_t>(workspace_bytes_));
     workspace_bytes_ = 0;
@@ -167,6 +169,7 @@ void Graph::touch_all(const c10::IValue& value, size_t step) {
 
 void Graph::record(const c10::OperatorHandle& op, std::vector<c10::IValue> args,
                    c10::ArrayRef<c10::IValue> results) {
+  if (!given_up_.empty()) return;
   const size_t index = steps_.size();
   Step step{op, std::move(args), {}, false, {}, {}};
   description_.append(toString(op.operator_name())).push_back('(');
@@ -256,13 +259,15 @@ void Graph::use_out_variant(Step& step) const {
   step.run_out_variant = true;
 }
 
+void Graph::give_bytes(c10::StorageImpl& storage) {
+  void* data = runtime::allocate_host(storage.nbytes(), /*zeroed=*/false);
+  if (runtime::poison_enabled()) runtime::poison(data, storage.nbytes());
+  storage.set_data_ptr_noswap(
+      c10::DataPtr(data, data, &runtime::free_host, c10::Device(c10::kCPU)));
+}
+
 void Graph::run(Step& step, torch::jit::Stack& stack) {
-  for (auto* storage : step.allocate_before) {
-    void* data = runtime::allocate_host(storage->nbytes(), /*zeroed=*/false);
-    if (runtime::poison_enabled()) runtime::poison(data, storage->nbytes());
-    storage->set_data_ptr_noswap(
-        c10::DataPtr(data, data, &runtime::free_host, c10::Device(c10::kCPU)));
-  }
+  for (auto* storage : step.allocate_before) give_bytes(*storage);
   stack.assign(step.args.begin(), step.args.end());
   call_host_kernel(step.op, &stack);
   for (auto& output : step.fresh) {
@@ -324,8 +329,17 @@ std::vector<std::string> Graph::operators() const {
   return names;
 }
 
+void Graph::give_up(const std::string& why) {
+  if (given_up_.empty()) given_up_ = why;
+}
+
 void refuse_in_capture(const char* what, const char* why) {
-  TORCH_CHECK(Graph::capturing() == nullptr, "cannot capture '", what, "' into a graph: ", why,
+  auto* capture = Graph::capturing();
+  if (capture != nullptr && capture->tolerant()) {
+    capture->give_up(std::string(what) + ": " + why);
+    return;
+  }
+  TORCH_CHECK(capture == nullptr, "cannot capture '", what, "' into a graph: ", why,
               ".");
 }
 

@@ -57,8 +57,12 @@ class Graph {
               c10::ArrayRef<c10::IValue> results);
   // For the allocator: storages made during a capture hold nothing a replay may rely on.
   void note_allocation(const c10::intrusive_ptr<c10::StorageImpl>& host);
+  // Whether what cannot be recorded ends the recording instead of the program, and how to end it.
+  bool tolerant() const { return tolerant_; }
+  void give_up(const std::string& why);
 
  private:
+  friend class Region;
   enum class State { kEmpty, kCapturing, kCaptured };
 
   struct Storage {
@@ -94,10 +98,13 @@ class Graph {
   void plan_memory();
   void use_out_variant(Step& step) const;
   static void run(Step& step, torch::jit::Stack& stack);
+  static void give_bytes(c10::StorageImpl& storage);
 
   static thread_local Graph* t_capturing;
 
   State state_ = State::kEmpty;
+  bool tolerant_ = false;
+  std::string given_up_;
   int card_ = 0;
   int64_t workspace_bytes_ = 0;
   std::vector<Step> steps_;
@@ -107,7 +114,7 @@ class Graph {
   std::vector<c10::weak_intrusive_ptr<c10::StorageImpl>> born_;
 };
 
-// Refuse what a graph cannot contain. `what` names the operator or call.
+// Refuse what a graph cannot contain; a compiled region runs it and is not recorded. `what` names the operator or call.
 void refuse_in_capture(const char* what, const char* why);
 
 }  // namespace gaudi

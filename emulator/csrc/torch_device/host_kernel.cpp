@@ -10,6 +10,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "kernel_time.h"
+
 namespace gaudi {
 namespace {
 
@@ -131,6 +133,7 @@ bool may_lack_type(c10::ArrayRef<c10::IValue> arguments, const c10::FunctionSche
 }  // namespace
 
 void call_host_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const KernelTimer timer(op);
   const auto begin = stack->size() - op.schema().arguments().size();
   const auto arguments = c10::ArrayRef<c10::IValue>(*stack).slice(begin);
   if (!may_lack_type(arguments, op.schema())) {

@@ -10,6 +10,7 @@ from gaudi_emulator.graph import Graph as DeviceGraph
 __all__ = [
     "CollectiveCost",
     "DeviceGraph",
+    "Region",
     "counters",
     "device_functions",
     "enter_region",
@@ -25,6 +26,7 @@ __all__ = [
     "set_compile_only",
 ]
 
+Region = _C.Region
 device_functions = torch_device
 forbid_host_reads = _C.forbid_host_reads
 host_view = _C.host_view

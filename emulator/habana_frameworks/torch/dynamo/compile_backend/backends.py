@@ -3,6 +3,7 @@
 On the card the captured graph becomes a recipe, compiled for exact shapes and launched as one.
 Here the graph's operators run one after the other on the device, inside one launch region, so
 that the device counts one launch; every recipe that a card would compile is counted and timed.
+Where possible, the first call is recorded and later ones run without Python (:mod:`.recording`).
 Names and options: python_packages/habana_frameworks/torch/dynamo of HabanaAI/gaudi-pytorch-bridge.
 """
 
@@ -23,6 +24,7 @@ from habana_frameworks.torch.utils.internal import is_lazy
 from . import node_log
 from .graph_text import describe
 from .options import check_options
+from .recording import recorded
 
 __all__ = ["hpu_backend"]
 
@@ -93,7 +95,7 @@ def _compile(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Cal
         return _per_shape(run, graph, name, operators)
     spent_us = (time.perf_counter_ns() - started) // 1000
     recipes.obtain(KIND, graph, f"{name}:{_describe(example_inputs)}", operators, spent_us)
-    return run
+    return recorded(run, module)
 
 
 def _needs_gradients(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
