@@ -60,6 +60,9 @@ def _convert(
         packed = zero_point.dtype == torch.int32 and zero_point.shape[-1] == input.shape[-1]
         zeros = _unpack(zero_point, signed) if packed else zero_point
         values = values - _per_row(zeros, rows, group_index).to(torch.float32)
+        if out_dtype not in FP8_DTYPES:
+            # The card subtracts in the dtype of the result, and rounds there.
+            values = values.to(out_dtype).to(torch.float32)
     values = values * _per_row(scale, rows, group_index).to(torch.float32)
     if out_dtype in FP8_DTYPES and not disable_fp8_clipping:
         return saturate(values, out_dtype)
