@@ -191,7 +191,7 @@ def test_signed_nibbles(shape):
 
 def test_zero_points_are_subtracted_in_the_dtype_of_the_result():
     word = torch.tensor([[0x76543210]], dtype=torch.int32, device="hpu")
-    zero, scale = (random(1, 8, seed=seed, dtype=torch.bfloat16) * 50 for seed in (1, 2))
+    zero, scale = (random(1, 8, seed=seed, dtype=torch.bfloat16) for seed in (1, 2))
     out = OPS.convert_from_int4(word, scale.to("hpu"), zero.to("hpu"), torch.bfloat16).cpu()
     exact = torch.arange(8).double() - zero.double()
     assert torch.equal(out, (exact.bfloat16().double() * scale.double()).bfloat16())
