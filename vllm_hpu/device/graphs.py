@@ -12,7 +12,11 @@ class CapturedGraph:
     """One captured call. The tensors it read and wrote at capture are those it uses on replay."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        """Capture ``function`` and run it once.
+        """Capture ``function``; its work is done once, as it is recorded.
+
+        The bridge runs what it records unless a capture is begun with ``dry_run`` (its test
+        ``test_capture_replay_inplace`` counts on it), so a replay here would do work in place, such
+        as counting a drawn token, twice.
 
         ``function`` must not read the host state it does not want frozen, nor read the device
         from the host. Its result is kept: replays land in the same tensors.
@@ -22,8 +26,6 @@ class CapturedGraph:
         self._graph = htorch.hpu.HPUGraph()
         with htorch.hpu.graph(self._graph):
             self.output = function()
-        # Capture only records on the card, so the first result comes from a replay as well.
-        self._graph.replay()
 
     def replay(self) -> Any:
         """Run the captured work again and return the tensors of the capture."""
