@@ -9,7 +9,7 @@ from vllm_hpu.device.graphs import CapturedGraph
 
 @pytest.fixture(autouse=True)
 def lazy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captures need the lazy mode, which a process otherwise chooses before it imports the bridge."""
+    """Captures need the lazy mode, which a process chooses before it imports the bridge."""
     monkeypatch.setattr(internal._Mode, "lazy", True)
 
 

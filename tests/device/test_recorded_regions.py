@@ -7,6 +7,7 @@ import gaudi_emulator._C as _C  # noqa: PLR0402 (mypy finds the stub of an exten
 import habana_frameworks.torch  # noqa: F401 - registers the device
 import pytest
 import torch
+from habana_frameworks.torch.internal import bridge_config
 from habana_frameworks.torch.utils import internal
 
 from .conftest import counted, emulated_only, run_python
@@ -52,6 +53,14 @@ def layer(x, gamma, weight):
     y = torch.ops.hpu.rms_norm(x, gamma, 1e-6)[0]
     gate, up = torch.nn.functional.linear(y, weight).chunk(2, -1)
     return torch.nn.functional.silu(gate) * up + x, gate
+
+
+def test_results_in_compile_only_mode_can_be_used_as_indices():
+    run = compiled(lambda x: x.cumsum(0) - 1)
+    ones, table = torch.ones(64, dtype=torch.int64, device="hpu"), on_card(64, 4)
+    run(ones)
+    with bridge_config.env_setting("PT_COMPILE_ONLY_MODE", True):
+        table.index_select(0, run(ones))
 
 
 def test_later_calls_run_without_python_and_keep_earlier_results():

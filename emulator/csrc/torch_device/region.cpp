@@ -252,6 +252,8 @@ bool Region::accepts(const std::vector<at::Tensor>& inputs) const {
       inputs.size() != inputs_.size()) {
     return false;
   }
+  // Results of a replay that does not run are unwritten memory, and what follows may index with it.
+  if (runtime::compile_only()) return false;
   const bool gradients = c10::GradMode::is_enabled();
   for (size_t i = 0; i < inputs.size(); ++i) {
     const auto& t = inputs[i];
@@ -337,17 +339,13 @@ std::optional<std::vector<at::Tensor>> Region::run(const std::vector<at::Tensor>
     }
     Region& region;
   } bound(*this, inputs);
-  if (runtime::compile_only()) {
-    for (const auto& slot : fresh_slots_) Graph::give_bytes(*slot);
-  } else {
-    const c10::InferenceMode inference;
-    torch::jit::Stack stack;
-    for (auto& step : graph_.steps_) {
-      stack.clear();
-      Graph::run(step, stack);
-    }
-    runtime::bump(runtime::counters().fused_ops, static_cast<int64_t>(graph_.steps_.size()));
+  const c10::InferenceMode inference;
+  torch::jit::Stack stack;
+  for (auto& step : graph_.steps_) {
+    stack.clear();
+    Graph::run(step, stack);
   }
+  runtime::bump(runtime::counters().fused_ops, static_cast<int64_t>(graph_.steps_.size()));
   return results(inputs);
 }
 
