@@ -64,15 +64,3 @@ def test_tokens_equal_hugging_face(mode: str, tiny: Callable[[str], Path]) -> No
     found = [(answer["prompt_tokens"], answer["tokens"]) for answer in run["passes"][0]]
     assert found == expected(tiny("idefics3"), images)
     assert found[0][1] != found[1][1]
-
-
-def test_vllm_still_needs_the_merge_by_rows() -> None:
-    """When this fails, vllm_hpu/compat/multimodal_merge.py can go."""
-    import habana_frameworks.torch  # noqa: F401
-    from vllm.model_executor.models.utils import _merge_multimodal_embeddings
-
-    mask = torch.tensor([False, True])
-    with pytest.raises(ValueError, match="index put"):
-        _merge_multimodal_embeddings(
-            torch.zeros(2, 4, device="hpu"), [torch.ones(1, 4, device="hpu")], mask
-        )

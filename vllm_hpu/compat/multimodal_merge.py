@@ -1,9 +1,9 @@
 """Put embeddings of images in their place by row number instead of by a mask.
 
 Replaces: ``vllm.model_executor.models.utils._merge_multimodal_embeddings``.
-Reason: it indexes a device tensor with a mask that lies on the host, which the device does not
-take; a mask on the device would make a shape depend on values, that is a synchronisation and a
-compilation per step. The row numbers are known on the host.
+Reason: it indexes a device tensor with a mask that lies on the host. The device copies the mask and
+then has a shape that depends on values: a synchronisation per step. The row numbers are known on
+the host.
 Unnecessary when: vLLM scatters by row numbers (``index_copy_``).
 """
 
