@@ -10,16 +10,12 @@ work: Python, dispatch, and the device's bookkeeping.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.steps import MODES, add, make_engine
+from benchmarks.modes import answer, mode_options, run_mode
+from benchmarks.steps import add, make_engine
 
 PRODUCTS = ("mm", "addmm", "linear", "matmul")
 ATTENTION = ("bmm", "index_select", "index_reduce", "index_copy_", "exp_", "sub_", "amax", "sum")
@@ -107,43 +103,17 @@ def show(mode: str, batch: int, result: dict[str, float]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--model", help="a Llama-type checkpoint (default: built here)")
-    parser.add_argument("--batch", type=int, default=1)
+    parser = mode_options(__doc__.splitlines()[0], batch=1)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--log", action="store_true", help="show what the engines log")
-    parser.add_argument("--run", choices=MODES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        answer = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
-        print(json.dumps(run(options)), file=answer, flush=True)
-        return
-    if options.model is None:
-        from benchmarks.compare import build_model
-
-        options.model = str(build_model())
+        return answer(lambda: run(options))
     print(f"| mode | batch | ms | {' | '.join(PARTS)} |")
     print("|---|---:" + "|---:" * (1 + len(PARTS)) + "|", flush=True)
     for mode in options.modes:
-        command = [sys.executable, "-m", "benchmarks.shares", "--run", mode]
-        command += ["--model", options.model, "--batch", str(options.batch)]
-        command += ["--steps", str(options.steps)]
-        environment = os.environ | {
-            "PT_HPU_LAZY_MODE": "1" if mode == "graphs" else "0",
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        }
-        done = subprocess.run(
-            command,
-            env=environment,
-            cwd=Path(__file__).resolve().parent.parent,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if not options.log else None,
-            text=True,
-            check=True,
-        )
-        show(mode, options.batch, json.loads(done.stdout))
+        found = run_mode("benchmarks.shares", mode, options, "--steps", str(options.steps))
+        show(mode, options.batch, found)
+    return None
 
 
 if __name__ == "__main__":

@@ -9,18 +9,14 @@ per request; a *mixed* step has decode rows and the prompt of a request that has
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-MODES = ("graphs", "compile", "eager")
+from benchmarks.modes import answer, mode_options, run_mode
+
 PROMPT_TOKENS = 128
 COUNTS = ("launches", "h2d_copies", "d2h_copies", "host_syncs", "total_compilations")
 
@@ -168,36 +164,16 @@ def show(mode: str, result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--model", help="a Llama-type checkpoint (default: built here)")
-    parser.add_argument("--batch", type=int, default=16)
+    parser = mode_options(__doc__.splitlines()[0], batch=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--random", action="store_true", help="temperature, top-k and top-p")
-    parser.add_argument("--run", choices=MODES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        answer = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
-        print(json.dumps(run(options)), file=answer, flush=True)
-        return
-    if options.model is None:
-        from benchmarks.compare import build_model
-
-        options.model = str(build_model())
-    root = Path(__file__).resolve().parent.parent
+        return answer(lambda: run(options))
+    more = ["--repeats", str(options.repeats), *(["--random"] * options.random)]
     for mode in options.modes:
-        command = [sys.executable, "-m", "benchmarks.steps", "--run", mode]
-        command += ["--model", options.model, "--batch", str(options.batch)]
-        command += ["--repeats", str(options.repeats), *(["--random"] * options.random)]
-        environment = os.environ | {
-            "PT_HPU_LAZY_MODE": "1" if mode == "graphs" else "0",
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        }
-        done = subprocess.run(
-            command, env=environment, cwd=root, stdout=subprocess.PIPE, text=True, check=True
-        )
-        show(mode, json.loads(done.stdout))
+        show(mode, run_mode("benchmarks.steps", mode, options, *more))
+    return None
 
 
 if __name__ == "__main__":
