@@ -123,24 +123,21 @@ def test_older_forms_write_where_they_are_told(dtype):
     torch.testing.assert_close(result.cpu().double(), expected, rtol=1e-5, atol=1e-5)
 
 
-NF4 = [
-    -1.0,
-    -0.6961928009986877,
-    -0.5250730514526367,
-    -0.39491748809814453,
-    -0.28444138169288635,
-    -0.18477343022823334,
-    -0.09105003625154495,
-    0.0,
-    0.07958029955625534,
-    0.16093020141124725,
-    0.24611230194568634,
-    0.33791524171829224,
-    0.44070982933044434,
-    0.5626170039176941,
-    0.7229568362236023,
-    1.0,
-]
+def nf4_values() -> list[float]:
+    """The format's values by its definition: equally likely quantiles of a normal distribution.
+
+    Half of a code more on the positive side, zero exact, scaled to 1 (QLoRA, section 3).
+    """
+    tail = 0.9677083  # the mean of 1 - 1 / 30 and 1 - 1 / 32
+    above, below = (
+        torch.special.ndtri(torch.linspace(tail, 0.5, count, dtype=torch.float64))[:-1]
+        for count in (9, 8)
+    )
+    values = torch.cat([above, -below, torch.zeros(1, dtype=torch.float64)]).sort().values
+    return (values / values.max()).tolist()
+
+
+NF4 = nf4_values()
 
 
 @settings(max_examples=20, deadline=None)
