@@ -4,6 +4,7 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <ATen/Parallel.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
@@ -15,6 +16,7 @@
 #include "torch_device/generator.h"
 #include "torch_device/graph.h"
 #include "torch_device/kernel_time.h"
+#include "torch_device/launch.h"
 #include "torch_device/observer.h"
 #include "torch_device/operator_facts.h"
 #include "torch_device/region.h"
@@ -31,12 +33,31 @@ void check_card(int card) {
                     runtime::card_count(), " card(s) are visible to this process");
 }
 
+// Queued work may need the interpreter (a collective in a graph), so a wait must not hold it.
+void* let_go_of_interpreter() {
+  return Py_IsInitialized() != 0 && PyGILState_Check() != 0 ? PyEval_SaveThread() : nullptr;
+}
+
+void take_interpreter_back(void* thread) {
+  if (thread != nullptr) PyEval_RestoreThread(static_cast<PyThreadState*>(thread));
+}
+
 // Once per process: size the cards and take over the HPU device.
-int64_t activate(int cards, int64_t bytes_per_card, bool poison) {
+int64_t activate(int cards, int64_t bytes_per_card, bool poison, const std::string& streams,
+                 const std::string& check_streams) {
+  const auto schedule = streams == "async"  ? runtime::Schedule::kThread
+                        : streams == "late" ? runtime::Schedule::kLate
+                                            : runtime::Schedule::kImmediate;
+  const auto check = check_streams == "raise" ? runtime::OrderCheck::kRaise
+                     : check_streams == "log" ? runtime::OrderCheck::kLog
+                                              : runtime::OrderCheck::kOff;
   TORCH_CHECK_VALUE(cards >= 0 && cards <= runtime::kMaxCards, "between 0 and ",
                     runtime::kMaxCards, " cards can be emulated, not ", cards);
   TORCH_CHECK(runtime::card_count() == 0, "the device is already active in this process");
   runtime::configure_memory(cards, bytes_per_card, poison);
+  runtime::set_queue_hooks({&at::init_num_threads, &let_go_of_interpreter, &take_interpreter_back});
+  runtime::configure_schedule(schedule);
+  runtime::configure_order_check(check);
   c10::SetAllocator(kHPU, device_allocator());
   return register_structured_operators();
 }
@@ -97,11 +118,20 @@ py::dict kernel_time_dict() {
   return d;
 }
 
-at::Tensor host_view(const at::Tensor& tensor) {
+at::Tensor host_view(const at::Tensor& tensor, bool written) {
   TORCH_CHECK_VALUE(tensor.device().type() == kHPU, "host_view needs an hpu tensor, got one on ",
                     tensor.device());
   refuse_in_capture("host_view", "what the host does with the bytes would not be repeated");
-  return host_alias(tensor);
+  static const std::string name = "a collective";
+  const auto host = host_alias(tensor);
+  StreamLaunch launch(tensor.device().index(), name);
+  if (written) {
+    launch.writes(host);
+  } else {
+    launch.reads(host);
+  }
+  come_after_current_stream(tensor.device().index());
+  return host;
 }
 
 at::Tensor device_view(const at::Tensor& tensor, int card) {
@@ -129,7 +159,9 @@ std::string refusal(const std::string& name, const std::string& overload) {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace gaudi;
   m.def("activate", wrap_pybind_function(&activate), py::arg("cards"), py::arg("bytes_per_card"),
-        py::arg("poison"));
+        py::arg("poison"), py::arg("streams"), py::arg("check_streams"));
+  m.def("stop_queues", &runtime::stop_queues);
+  m.def("order_problems", &runtime::order_problems);
 
   m.attr("device_type") = static_cast<int>(kHPU);
   m.def("card_count", &runtime::card_count);
@@ -175,7 +207,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("observe", &observe, py::arg("listener"));
   m.def("observed", [] { return runtime::observer() != nullptr; });
 
-  m.def("host_view", wrap_pybind_function(&host_view), py::arg("tensor"));
+  m.def("host_view", wrap_pybind_function(&host_view), py::arg("tensor"),
+        py::arg("written") = false);
   m.def("device_view", wrap_pybind_function(&device_view), py::arg("tensor"), py::arg("card"));
   m.def("default_generator", wrap_pybind_function([](int card) {
           check_card(card);

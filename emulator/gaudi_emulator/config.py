@@ -18,6 +18,9 @@ DEFAULT_LAUNCH_US = 10.0
 # Name as the card reports it -> size of its memory (Intel's product pages, HBM2e capacity).
 DEVICE_MEMORY_BYTES = {"GAUDI2": 96 * GIB, "GAUDI3": 128 * GIB}
 
+STREAMS = {"IMMEDIATE": None, "ASYNC": None, "LATE": None}
+CHECKS = {"OFF": None, "LOG": None, "RAISE": None}
+
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": GIB, "TIB": 1 << 40}
 
 
@@ -38,6 +41,10 @@ class Config:
         modules: module numbers of the visible cards; `hpu:i` is the i-th of them.
         memory_bytes: accounting limit of each card, in bytes.
         poison: fill fresh memory with bytes that are NaN in floats and implausible in integers.
+        streams: when queued work of a stream runs: "immediate" (when it is submitted), "async" (as
+            soon as possible, in a thread of the stream's own), or "late" (there too, but not
+            before somebody waits for it).
+        check_streams: what a missing synchronisation does: "off", "log" or "raise".
         threads: threads of the host that do the cards' work.
         compile_time: what a compilation takes beside the recording.
         launch_us: what predictions assume that a launch costs, in microseconds.
@@ -48,6 +55,8 @@ class Config:
     modules: tuple[int, ...]
     memory_bytes: int
     poison: bool
+    streams: str
+    check_streams: str
     threads: int
     compile_time: CompileTime
     launch_us: float
@@ -176,6 +185,8 @@ def read(env: Mapping[str, str] | None = None) -> Config:
         modules=tuple(module for module in visible if module in in_container),
         memory_bytes=_bytes(env, "GAUDI_EMULATOR_MEMORY", memory),
         poison=_flag(env, "GAUDI_EMULATOR_POISON", False),
+        streams=_choice(env, "GAUDI_EMULATOR_STREAMS", "immediate", STREAMS).lower(),
+        check_streams=_choice(env, "GAUDI_EMULATOR_CHECK_STREAMS", "off", CHECKS).lower(),
         threads=_integer(env, "GAUDI_EMULATOR_THREADS", host_cores(), 1, MAX_THREADS),
         compile_time=_compile_time(env, "GAUDI_EMULATOR_COMPILE_SECONDS"),
         launch_us=_microseconds(env, "GAUDI_EMULATOR_LAUNCH_US", DEFAULT_LAUNCH_US),

@@ -21,6 +21,7 @@ class Counters:
         d2h_copies, d2h_bytes: copies from a card to the host.
         d2d_copies, d2d_bytes: copies on or between cards.
         host_syncs: times the host waited for a value or for the device.
+        missing_synchronisations: found with GAUDI_EMULATOR_CHECK_STREAMS; no cost, but a mistake.
         compilations: number of compilations by kind, such as "graph_capture" or "hpu_backend".
         compilation_us: microseconds spent in them, by kind.
         recipe_hits: graphs that had a recipe instead, in "memory" or on "disk".
@@ -38,6 +39,7 @@ class Counters:
     d2d_copies: int = 0
     d2d_bytes: int = 0
     host_syncs: int = 0
+    missing_synchronisations: int = 0
     compilations: dict[str, int] = field(default_factory=dict)
     compilation_us: dict[str, int] = field(default_factory=dict)
     recipe_hits: dict[str, int] = field(default_factory=dict)
@@ -81,6 +83,7 @@ def counters() -> Counters:
     totals = _C.compilation_totals()
     return Counters(
         **_C.counters(),
+        missing_synchronisations=_C.order_problems(),
         compilations={kind: count for kind, (count, _) in totals.items()},
         compilation_us={kind: us for kind, (_, us) in totals.items()},
         recipe_hits=recipes.hits(),

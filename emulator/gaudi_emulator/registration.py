@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+
 import torch
 
 from .config import Config
@@ -24,8 +26,14 @@ def register(settings: Config) -> None:
             f"{torch.__version__} ({e}); install gaudi-emulator again in this environment"
         ) from e
     _C.activate(
-        cards=len(settings.modules), bytes_per_card=settings.memory_bytes, poison=settings.poison
+        cards=len(settings.modules),
+        bytes_per_card=settings.memory_bytes,
+        poison=settings.poison,
+        streams=settings.streams,
+        check_streams=settings.check_streams,
     )
+    # Queued work may need the interpreter, so it is done while there is one.
+    atexit.register(_C.stop_queues)
     from . import host_threads, recipes, torch_device
 
     host_threads.use(settings.threads)

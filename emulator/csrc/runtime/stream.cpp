@@ -65,39 +65,73 @@ void record_event(Event& event, int card, StreamId stream) {
   check_stream(card, stream);
   event.card = card;
   event.stream = stream;
-  event.version += 1;
-  event.completed_ns = now_ns();
+  if (checking_order()) event.clock = clock_of(card, stream);
+  event.completed_ns = std::make_shared<std::atomic<int64_t>>(0);
+  event.place = last_place(card, stream);
+  if (place_done(card, stream, event.place, /*start=*/false)) {
+    event.completed_ns->store(now_ns());
+  } else {
+    event.place = enqueue(card, stream, [at = event.completed_ns] { at->store(now_ns()); });
+  }
 }
 
-void stream_wait_event(int card, StreamId stream, const Event& /*event*/) {
-  // A recorded event is complete, so there is nothing left to wait for.
+void stream_wait_event(int card, StreamId stream, const Event& event) {
   check_stream(card, stream);
+  if (event.card < 0) return;
+  if (checking_order()) stream_has_waited(card, stream, event.clock);
+  if (event.completed_ns->load() != 0 || (event.card == card && event.stream == stream)) return;
+  enqueue(card, stream, [from = event.card, other = event.stream, place = event.place] {
+    let_wait(from, other, place);
+  });
 }
 
-bool event_complete(const Event& /*event*/) { return true; }
-
-bool stream_idle(int card, StreamId stream) {
-  check_stream(card, stream);
+bool event_complete(const Event& event) {
+  if (event.card < 0) return true;
+  if (!place_done(event.card, event.stream, event.place)) return false;
+  if (checking_order()) host_has_waited(event.clock);
   return true;
 }
 
-void synchronize_event(const Event& /*event*/) { note_host_sync("event"); }
+bool stream_idle(int card, StreamId stream) {
+  check_stream(card, stream);
+  if (!place_done(card, stream, last_place(card, stream))) return false;
+  if (checking_order()) host_has_waited_for_stream(card, stream);
+  return true;
+}
+
+void synchronize_event(const Event& event) {
+  note_host_sync("event");
+  if (event.card < 0) return;
+  wait_for_place(event.card, event.stream, event.place);
+  if (checking_order()) host_has_waited(event.clock);
+}
 
 void synchronize_stream(int card, StreamId stream) {
   check_stream(card, stream);
   note_host_sync("stream");
+  wait_for_stream(card, stream);
+  if (checking_order()) host_has_waited_for_stream(card, stream);
 }
 
 void synchronize_card(int card) {
   check_card(card);
   note_host_sync("device");
+  wait_for_card(card);
+  if (checking_order()) host_has_waited_for_card(card);
 }
 
 double elapsed_ms(const Event& start, const Event& end) {
-  if (start.version == 0 || end.version == 0) {
+  if (start.card < 0 || end.card < 0) {
     throw std::logic_error("elapsed time needs two recorded events; record both first");
   }
-  return static_cast<double>(end.completed_ns - start.completed_ns) / 1e6;
+  const auto from = start.completed_ns->load();
+  const auto to = end.completed_ns->load();
+  if (from == 0 || to == 0) {
+    throw std::logic_error(
+        "elapsed time needs two complete events, and work before one of them is not done yet; "
+        "synchronize it first");
+  }
+  return static_cast<double>(to - from) / 1e6;
 }
 
 }  // namespace gaudi::runtime

@@ -1,23 +1,27 @@
 // Which work is ordered after which? Streams and events of the cards. No torch in this file.
 //
-// Work runs at the moment it is submitted, so a stream is always idle and an event is complete as
-// soon as it is recorded. The interface is that of an asynchronous device, so that queues with
-// threads can come in behind it.
+// What is queued, and when it runs, is the business of queue.h; whether the order suffices, of order.h.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
+
+#include "order.h"
+#include "queue.h"
 
 namespace gaudi::runtime {
 
-using StreamId = int64_t;
 constexpr StreamId kDefaultStream = 0;
 
 struct Event {
   bool timed = true;
   int card = -1;            // -1 until first recorded
   StreamId stream = kDefaultStream;
-  int64_t version = 0;      // how often it was recorded
-  int64_t completed_ns = 0; // device clock at the completion of the latest record
+  int64_t place = 0;        // of the latest record in the stream's queue; 0: nothing was queued
+  // Device clock at the completion of the latest record; 0 before. Null until first recorded.
+  std::shared_ptr<std::atomic<int64_t>> completed_ns;
+  Clock clock;              // what is finished when this event is, if the order is checked
 };
 
 int current_card();
@@ -38,7 +42,13 @@ void synchronize_event(const Event& event);
 void synchronize_stream(int card, StreamId stream);
 void synchronize_card(int card);
 
-// Milliseconds from `start` to `end`; throws std::logic_error if either has not been recorded.
+// Work of the host on the stream's memory comes after what is queued there; nothing is counted.
+inline void come_after(int card, StreamId stream) {
+  if (any_pending()) wait_for_stream(card, stream);
+}
+
+// Milliseconds from `start` to `end`; throws std::logic_error if either has not been recorded or is
+// not complete.
 double elapsed_ms(const Event& start, const Event& end);
 
 }  // namespace gaudi::runtime

@@ -1,8 +1,10 @@
 // How do values move between host and cards, and between cards?
 #include <torch_headers.h>
 
+#include <ATen/ExpandUtils.h>
 #include <ATen/ops/_to_copy.h>
 #include <ATen/ops/copy.h>
+#include <ATen/ops/empty_like.h>
 
 #include "../runtime/clock.h"
 #include "../runtime/counters.h"
@@ -10,6 +12,7 @@
 #include "device_storage.h"
 #include "fallback.h"
 #include "graph.h"
+#include "launch.h"
 #include "observer.h"
 #include "pinned_memory.h"
 
@@ -40,7 +43,7 @@ void count_launch() {
 // Count a copy of `bytes`; refuse what cannot happen inside a graph. A single element is baked into
 // the graph as a constant, as a Python number would be.
 void count_copy(bool from_card, bool to_card, int64_t elements, int64_t bytes, bool non_blocking,
-                bool host_pinned, const char* name) {
+                const char* name) {
   auto& count = runtime::counters();
   if (from_card && to_card) {
     runtime::bump(count.d2d_copies);
@@ -56,8 +59,9 @@ void count_copy(bool from_card, bool to_card, int64_t elements, int64_t bytes, b
     refuse_in_capture(name, "it copies values to the host");
     runtime::bump(count.d2h_copies);
     runtime::bump(count.d2h_bytes, bytes);
-    // Only a copy into pinned memory can be left running.
-    if (!non_blocking || !host_pinned) host_read(name);
+    // The bridge leaves a non-blocking copy running whatever memory it goes to (copy_data_to_host in
+    // backend/helpers/tensor_utils.cpp of HabanaAI/gaudi-pytorch-bridge).
+    if (!non_blocking) host_read(name);
   }
 }
 
@@ -88,31 +92,70 @@ void record_copy(const at::Tensor& host_dst, const at::Tensor& host_src, bool sr
 bool is_bool(const at::Tensor& t) { return t.scalar_type() == c10::ScalarType::Bool; }
 at::Tensor bytes_of(const at::Tensor& t) { return t.view(c10::ScalarType::Byte); }
 
+void copy_now(const at::Tensor& host_dst, const at::Tensor& host_src) {
+  if (is_bool(host_src) && is_bool(host_dst)) {
+    bytes_of(host_dst).copy_(bytes_of(host_src));
+  } else {
+    host_dst.copy_(host_src);
+  }
+}
+
+// A tensor of the queue's own over the same bytes, whatever the program does to its tensor meanwhile.
+at::Tensor own_alias(const at::Tensor& host) {
+  const c10::InferenceMode inference;
+  return host.detach();
+}
+
+// Leave `dst.copy_(src)` to the stream, which owns what it needs until then. Memory of the host that
+// is not pinned is read now, as by a card, which stages it.
+void enqueue_copy(int card, const at::Tensor& host_dst, const at::Tensor& host_src, bool staged) {
+  const c10::InferenceMode inference;
+  const auto source = staged ? host_src.clone() : own_alias(host_src);
+  enqueue_on_current_stream(card, [dst = own_alias(host_dst), source] { copy_now(dst, source); });
+}
+
+bool plain(const at::Tensor& t) { return !t.is_conj() && !t.is_neg(); }
+
 void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking) {
+  static const std::string name = "aten::copy_";
   TORCH_CHECK(src.defined() && dst.defined(), "copy_ needs two defined tensors");
   const bool from_card = on_card(src);
   const bool to_card = on_card(dst);
   TORCH_CHECK((from_card || src.is_cpu()) && (to_card || dst.is_cpu()),
               "copies go between hpu and cpu, not from ", src.device(), " to ", dst.device());
-  const bool pinned = from_card && !to_card && non_blocking && is_pinned(dst.storage().data());
-  count_copy(from_card, to_card, src.numel(), payload_bytes(src), non_blocking, pinned,
-             "aten::copy_");
+  count_copy(from_card, to_card, src.numel(), payload_bytes(src), non_blocking, name.c_str());
   const auto host_src = from_card ? host_alias(src) : src;
   const auto host_dst = to_card ? host_alias(dst) : dst;
+  const int card = (to_card ? dst : src).device().index();
+  const bool within = from_card && to_card && src.device() == dst.device();
+  const bool pinned_source = !from_card && is_pinned(src.storage().data());
+  const bool capturing = Graph::capturing() != nullptr;
+  const bool between = from_card && to_card && !within;
+  if (between) let_current_streams_meet(card, src.device().index());
+  StreamLaunch launch(card, name);
+  const bool unused = !to_card && launch.unused_by_cards(host_dst);
+  launch.reads(host_src);
+  launch.writes(host_dst);
+  if (non_blocking && pinned_source && !capturing) launch.watch(host_src);
+  if (!capturing && (within || (non_blocking && from_card != to_card)) && plain(src) &&
+      plain(dst) && at::is_expandable_to(src.sizes(), dst.sizes()) && copies_are_queued(card)) {
+    if (unused) poison_until_written(host_dst);
+    enqueue_copy(card, host_dst, host_src, !from_card && !pinned_source);
+    return;
+  }
+  come_after_current_stream(card);
   const auto started_ns = runtime::observer() != nullptr ? runtime::now_ns() : 0;
   {
     const c10::InferenceMode inference;
-    if (is_bool(host_src) && is_bool(host_dst)) {
-      bytes_of(host_dst).copy_(bytes_of(host_src));
-    } else {
-      host_dst.copy_(host_src);
-    }
+    copy_now(host_dst, host_src);
   }
   if (runtime::observer() != nullptr) {
     report_copy(copy_operator(), from_card, to_card, (to_card ? dst : src).device().index(),
                 {host_dst, host_src, non_blocking}, host_dst, started_ns);
   }
+  if (between) let_current_streams_meet(card, src.device().index());
   record_copy(host_dst, host_src, !from_card);
+  if (!non_blocking && from_card != to_card) wait_for_current_stream(card);
 }
 
 at::Tensor& copy_(at::Tensor& self, const at::Tensor& src, bool non_blocking) {
@@ -143,23 +186,60 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
   const bool to_card = target.type() == kHPU;
   TORCH_CHECK(to_card || target.is_cpu(), "copies go between hpu and cpu, not to ", target);
   const bool pinned = !to_card && pin_memory.value_or(false);
-  count_copy(from_card, to_card, self.numel(), payload_bytes(self), non_blocking, pinned,
-             "aten::_to_copy");
+  static const std::string name = "aten::_to_copy";
+  count_copy(from_card, to_card, self.numel(), payload_bytes(self), non_blocking, name.c_str());
   const auto host = from_card ? host_alias(self) : self;
+  const int target_card =
+      !to_card ? -1 : target.has_index() ? target.index() : runtime::current_card();
+  const int card = to_card ? target_card : self.device().index();
+  const bool within = from_card && to_card && self.device().index() == target_card;
+  const bool pinned_source = !from_card && is_pinned(self.storage().data());
+  const bool between = from_card && to_card && !within;
+  if (between) let_current_streams_meet(card, self.device().index());
+  StreamLaunch launch(card, name);
+  launch.reads(host);
+  const bool capturing = Graph::capturing() != nullptr;
+  if (non_blocking && pinned_source && !capturing) launch.watch(host);
+  // A fresh tensor on the card needs nothing of the stream if the values are read now.
+  const bool reads_later = from_card || (non_blocking && pinned_source);
+  const bool may_queue = within || (non_blocking && from_card != to_card);
+  if (!capturing && reads_later && may_queue && plain(self) && copies_are_queued(card)) {
+    const auto like = [&] {
+      return at::empty_like(host, dtype, layout, c10::Device(c10::kCPU), pinned,
+                            format.value_or(c10::MemoryFormat::Preserve));
+    };
+    if (!to_card) {
+      auto copy = like();
+      launch.writes(copy);
+      poison_until_written(copy);
+      enqueue_copy(card, copy, host, false);
+      return copy;
+    }
+    at::Tensor copy;
+    {
+      const c10::InferenceMode inference;
+      copy = like();
+    }
+    auto out = adopt(copy, target_card);
+    launch.writes(copy);
+    enqueue_copy(card, copy, host, false);
+    return out;
+  }
+  if (from_card) come_after_current_stream(card);
   const auto started_ns = runtime::observer() != nullptr ? runtime::now_ns() : 0;
   const auto report = [&](const at::Tensor& result) {
     if (runtime::observer() == nullptr) return;
-    const int card = !to_card ? self.device().index()
-                     : target.has_index() ? target.index() : runtime::current_card();
     report_copy(to_copy_operator(), from_card, to_card, card,
                 {host, dtype, layout, c10::Device(c10::kCPU), pinned, non_blocking, format}, result,
                 started_ns);
   };
   if (!to_card) {
     // The result belongs to the caller, so it is made in the caller's grad and inference mode.
-    auto result = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), pinned, false, format);
-    report(result);
-    return result;
+    auto copy = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), pinned, false, format);
+    launch.writes(copy);
+    report(copy);
+    if (!non_blocking) wait_for_current_stream(card);
+    return copy;
   }
   at::Tensor copy;
   {
@@ -180,7 +260,10 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
                      false, format},
                     c10::ArrayRef<c10::IValue>(&result, 1));
   }
-  return adopt(copy, target.has_index() ? target.index() : runtime::current_card());
+  auto out = adopt(copy, target_card);
+  launch.writes(copy);
+  if (between) let_current_streams_meet(card, self.device().index());
+  return out;
 }
 
 TORCH_LIBRARY_IMPL(aten, HPU, m) {

@@ -8,6 +8,7 @@
 #include <c10/util/Exception.h>
 
 #include <cstring>
+#include <memory>
 
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
@@ -16,15 +17,25 @@
 namespace gaudi {
 namespace {
 
+// Who uses memory made now; null unless the order is checked.
+std::unique_ptr<runtime::Uses> new_uses(int card) {
+  if (!runtime::checking_order()) return nullptr;
+  auto uses = std::make_unique<runtime::Uses>();
+  uses->home = runtime::stream_number(card, runtime::current_stream(card));
+  return uses;
+}
+
 // Bytes from runtime::allocate_host, accounted to a card.
 struct OwnBytes {
   void* data;
   size_t bytes;
   int card;
+  std::unique_ptr<runtime::Uses> uses;
 };
 
 void free_own(void* ctx) {
   auto* own = static_cast<OwnBytes*>(ctx);
+  if (own->uses) runtime::check_freed(*own->uses);
   runtime::free_host(own->data);
   runtime::release(own->card, own->bytes);
   delete own;
@@ -35,10 +46,12 @@ struct AdoptedBytes {
   c10::DataPtr bytes_owner;
   size_t bytes;
   int card;
+  std::unique_ptr<runtime::Uses> uses;
 };
 
 void free_adopted(void* ctx) {
   auto* adopted = static_cast<AdoptedBytes*>(ctx);
+  if (adopted->uses) runtime::check_freed(*adopted->uses);
   runtime::release(adopted->card, adopted->bytes);
   delete adopted;
 }
@@ -64,7 +77,7 @@ void account(c10::StorageImpl* host, int card) {
   reserve_or_throw(card, bytes);
   void* data = host->mutable_data();
   auto owner = host->set_data_ptr(c10::DataPtr(nullptr, c10::Device(c10::kCPU)));
-  auto* adopted = new AdoptedBytes{std::move(owner), bytes, card};
+  auto* adopted = new AdoptedBytes{std::move(owner), bytes, card, new_uses(card)};
   host->set_data_ptr_noswap(c10::DataPtr(data, adopted, &free_adopted, c10::Device(c10::kCPU)));
 }
 
@@ -84,7 +97,7 @@ c10::intrusive_ptr<c10::StorageImpl> new_host_storage(size_t bytes, int card, bo
     TORCH_CHECK_WITH(OutOfMemoryError, false, e.what());
   }
   if (!zeroed && runtime::poison_enabled()) runtime::poison(data, bytes);
-  auto* own = new OwnBytes{data, bytes, card};
+  auto* own = new OwnBytes{data, bytes, card, new_uses(card)};
   auto host = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), static_cast<int64_t>(bytes),
       c10::DataPtr(data, own, &free_own, c10::Device(c10::kCPU)), c10::GetCPUAllocator(),
@@ -115,7 +128,11 @@ class DeviceAllocator final : public c10::DeviceAllocator {
 
   bool initialized() override { return runtime::card_count() > 0; }
   void emptyCache(c10::MempoolId_t) override {}  // freed memory is given back at once
-  void recordStream(const c10::DataPtr&, c10::Stream) override {}  // work is never pending
+  void recordStream(const c10::DataPtr& pointer, c10::Stream stream) override {
+    auto* block = pointer.cast_context<Block>(&free_block);
+    auto* uses = block == nullptr ? nullptr : uses_of(*block->host);
+    if (uses != nullptr) runtime::record_stream_use(*uses, stream.device_index(), stream.id());
+  }
   c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex card) override {
     const auto s = runtime::memory_stats(card);
     c10::CachingDeviceAllocator::DeviceStats out;
@@ -162,7 +179,7 @@ c10::StorageImpl* companion(const c10::Storage& device_storage) {
   const auto card = impl->device().index();
   auto owner = impl->set_data_ptr(c10::DataPtr(nullptr, impl->device()));
   void* data = owner.get();
-  auto* adopted = new AdoptedBytes{std::move(owner), 0, card};
+  auto* adopted = new AdoptedBytes{std::move(owner), 0, card, new_uses(card)};
   auto host = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), static_cast<int64_t>(impl->nbytes()),
       c10::DataPtr(data, adopted, &free_adopted, c10::Device(c10::kCPU)), c10::GetCPUAllocator(),
@@ -172,6 +189,17 @@ c10::StorageImpl* companion(const c10::Storage& device_storage) {
 }
 
 bool is_device_memory(const c10::StorageImpl& host) { return is_accounted(host.data_ptr()); }
+
+runtime::Uses* uses_of(const c10::StorageImpl& host) {
+  const auto& pointer = host.data_ptr();
+  if (pointer.get_deleter() == &free_own) {
+    return static_cast<OwnBytes*>(pointer.get_context())->uses.get();
+  }
+  if (pointer.get_deleter() == &free_adopted) {
+    return static_cast<AdoptedBytes*>(pointer.get_context())->uses.get();
+  }
+  return nullptr;
+}
 
 at::Tensor host_alias(const at::Tensor& device_tensor) {
   const auto* impl = device_tensor.unsafeGetTensorImpl();

@@ -9,6 +9,8 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/StorageImpl.h>
 
+#include "../runtime/order.h"
+
 namespace gaudi {
 
 constexpr auto kHPU = c10::DeviceType::HPU;
@@ -28,6 +30,9 @@ at::Tensor host_alias(const at::Tensor& device_tensor);
 
 // Whether the bytes of a CPU storage are a card's: the companion of an hpu storage.
 bool is_device_memory(const c10::StorageImpl& host);
+
+// Who used the bytes of such a companion; null for any other storage.
+runtime::Uses* uses_of(const c10::StorageImpl& host);
 
 // hpu tensor over the bytes of a CPU tensor; the bytes are accounted to the card until they are
 // freed. Throws c10::OutOfMemoryError when the card is full.

@@ -16,6 +16,7 @@
 #include "generator.h"
 #include "graph.h"
 #include "host_kernel.h"
+#include "launch.h"
 #include "observer.h"
 #include "operator_facts.h"
 
@@ -84,6 +85,29 @@ class Call {
         raised.reserve(list.size());
         for (const at::Tensor& host : list) raised.push_back(raised_tensor(host));
         value = std::move(raised);
+      }
+    }
+  }
+
+  // The arguments as the launch uses them; before the kernel runs.
+  void note_uses(StreamLaunch& launch) const {
+    for (const auto& pair : pairs_) {
+      if (pair.written) {
+        launch.writes(pair.host);
+      } else {
+        launch.reads(pair.host);
+      }
+    }
+  }
+
+  // Fresh results, which the kernel has just written.
+  void note_results(StreamLaunch& launch, size_t first_result) const {
+    for (size_t i = 0; i < facts_.returns.size(); ++i) {
+      const auto& value = stack_[first_result + i];
+      if (value.isTensor()) {
+        launch.writes(fresh(value.toTensor()));
+      } else if (value.isTensorList()) {
+        for (const at::Tensor& tensor : value.toTensorList()) launch.writes(fresh(tensor));
       }
     }
   }
@@ -178,6 +202,18 @@ class Call {
                                     : host_generator(default_generator(card_), card_);
       }
     }
+  }
+
+  // The host alias of a result that is no argument nor a view of one; else undefined.
+  at::Tensor fresh(const at::Tensor& device) const {
+    if (!device.defined() || device.device().type() != kHPU) return {};
+    const auto* storage = device.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+    for (const auto& pair : pairs_) {
+      if (pair.device.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl() == storage) {
+        return {};
+      }
+    }
+    return host_alias(device);
   }
 
   bool one_number_written() const {
@@ -281,11 +317,16 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   Call call(facts, *stack);
   call.lower_arguments();
   auto* capture = Graph::capturing();
-  if (facts.reads_host) host_read(facts.name.c_str());
+  bool waits = facts.reads_host;
+  if (waits) host_read(facts.name.c_str());
   if ((facts.dynamic_shape || facts.dynamic_if_bool_index) && call.dynamic_shape()) {
     refuse_in_capture(facts.name.c_str(), "the shape of its result depends on values");
     host_read(facts.name.c_str());
+    waits = true;
   }
+  StreamLaunch launch(call.card(), facts.name);
+  if (runtime::checking_order()) call.note_uses(launch);
+  come_after_current_stream(call.card());
   auto& count = runtime::counters();
   if (capture != nullptr) {
     if (draws_unseen(facts, *stack, call.begin())) {
@@ -319,6 +360,8 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
   if (facts.writes_arguments) call.follow_writes();
   call.raise_results(stack->size() - facts.returns.size());
+  if (runtime::checking_order()) call.note_results(launch, stack->size() - facts.returns.size());
+  if (waits) wait_for_current_stream(call.card());
 }
 
 void host_read(const char* what) {

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "../runtime/memory.h"
+#include "../runtime/queue.h"
 #include "device_storage.h"
 
 namespace gaudi {
@@ -15,15 +16,34 @@ DeviceGenerator::DeviceGenerator(int card)
                          c10::DispatchKeySet(c10::DispatchKey::HPU)),
       host_(at::make_generator<at::CPUGeneratorImpl>(c10::default_rng_seed_val)) {}
 
-void DeviceGenerator::set_current_seed(uint64_t seed) { host_.set_current_seed(seed); }
-void DeviceGenerator::set_offset(uint64_t offset) { host_.set_offset(offset); }
-uint64_t DeviceGenerator::get_offset() const { return host_.get_offset(); }
+// Queued work draws what it would have drawn when it was submitted: the state the program sees and
+// sets is the one after it.
+void DeviceGenerator::set_current_seed(uint64_t seed) {
+  come_after_draws();
+  host_.set_current_seed(seed);
+}
+void DeviceGenerator::set_offset(uint64_t offset) {
+  come_after_draws();
+  host_.set_offset(offset);
+}
+uint64_t DeviceGenerator::get_offset() const {
+  come_after_draws();
+  return host_.get_offset();
+}
 uint64_t DeviceGenerator::current_seed() const { return host_.current_seed(); }
-uint64_t DeviceGenerator::seed() { return host_.seed(); }
+uint64_t DeviceGenerator::seed() {
+  come_after_draws();
+  return host_.seed();
+}
+void DeviceGenerator::come_after_draws() const {
+  if (runtime::any_pending()) runtime::wait_for_card(device_.index());
+}
 void DeviceGenerator::set_state(const c10::TensorImpl& new_state) {
+  come_after_draws();
   host_.unsafeGetGeneratorImpl()->set_state(new_state);
 }
 c10::intrusive_ptr<c10::TensorImpl> DeviceGenerator::get_state() const {
+  come_after_draws();
   return host_.unsafeGetGeneratorImpl()->get_state();
 }
 c10::DeviceType DeviceGenerator::device_type() { return kHPU; }

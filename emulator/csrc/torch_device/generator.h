@@ -27,6 +27,7 @@ class DeviceGenerator final : public c10::GeneratorImpl {
 
  private:
   DeviceGenerator* clone_impl() const override;
+  void come_after_draws() const;
   at::Generator host_;
 };
 

@@ -13,6 +13,7 @@
 #include "../runtime/stream.h"
 #include "device_storage.h"
 #include "host_kernel.h"
+#include "launch.h"
 #include "observer.h"
 #include "operator_facts.h"
 
@@ -69,10 +70,17 @@ void append_numbers(std::string& text, at::IntArrayRef numbers) {
 
 thread_local Graph* Graph::t_capturing = nullptr;
 
-Graph::~Graph() { reset(); }
+// Queued replays hold the graph, so none is left.
+Graph::~Graph() { clear(); }
 
 void Graph::reset() {
+  if (state_ == State::kCaptured) runtime::wait_for_card(card_);
+  clear();
+}
+
+void Graph::clear() {
   if (t_capturing == this) t_capturing = nullptr;
+  outside_.clear();
   steps_.clear();
   description_.clear();
   storages_.clear();
@@ -92,6 +100,7 @@ void Graph::capture_begin() {
   TORCH_CHECK(state_ == State::kEmpty, "the graph holds a capture; reset() it first");
   state_ = State::kCapturing;
   card_ = runtime::current_card();
+  runtime::wait_for_card(card_);
   t_capturing = this;
 }
 
@@ -104,6 +113,7 @@ void Graph::capture_end() {
     reset();
     throw;
   }
+  if (runtime::checking_order()) find_outside_uses();
   state_ = State::kCaptured;
 }
 
@@ -293,16 +303,28 @@ void Graph::replay() {
   TORCH_CHECK(state_ == State::kCaptured, "replay() needs a finished capture");
   refuse_in_capture("Graph.replay", "graphs do not nest");
   if (runtime::compile_only()) return;
+  note_outside_uses();
+  runtime::bump(runtime::counters().graph_launches);
+  if (auto* watching = device_observer()) {
+    come_after_current_stream(card_);
+    const auto started_ns = runtime::now_ns();
+    run_all();
+    watching->replayed(*this, started_ns);
+  } else if (runtime::schedule() == runtime::Schedule::kImmediate) {
+    run_all();
+  } else {
+    enqueue_on_current_stream(card_, [self = shared_from_this()] { self->run_all(); });
+  }
+}
+
+void Graph::run_all() {
+  const std::lock_guard<std::mutex> lock(running_);
   const c10::InferenceMode inference;
   torch::jit::Stack stack;
-  auto* watching = device_observer();
-  const auto started_ns = watching != nullptr ? runtime::now_ns() : 0;
   for (auto& step : steps_) {
     stack.clear();
     run(step, stack);
   }
-  runtime::bump(runtime::counters().graph_launches);
-  if (watching != nullptr) watching->replayed(*this, started_ns);
 }
 
 void Graph::for_each_call(const CallVisitor& visit) const {

@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -20,7 +21,7 @@ namespace gaudi {
 
 struct OperatorFacts;
 
-class Graph {
+class Graph : public std::enable_shared_from_this<Graph> {
  public:
   Graph() = default;
   Graph(const Graph&) = delete;
@@ -29,7 +30,7 @@ class Graph {
 
   void capture_begin();
   void capture_end();
-  // Runs the recorded work again; in compile-only mode nothing happens.
+  // Submits the recorded work to the card's current stream; in compile-only mode nothing happens.
   void replay();
   void reset();
 
@@ -96,9 +97,20 @@ class Graph {
   void touch(const at::Tensor& tensor, size_t step, bool produced);
   void touch_all(const c10::IValue& value, size_t step);
   void plan_memory();
+  void clear();
+  void run_all();
+  // What a replay uses of memory that others may use too (graph_uses.cpp).
+  void find_outside_uses();
+  void note_outside_uses() const;
   void use_out_variant(Step& step) const;
   static void run(Step& step, torch::jit::Stack& stack);
   static void give_bytes(c10::StorageImpl& storage);
+
+  struct OutsideUse {
+    c10::StorageImpl* storage;  // held by a step
+    uintptr_t begin, end;
+    bool write;
+  };
 
   static thread_local Graph* t_capturing;
 
@@ -108,6 +120,8 @@ class Graph {
   int card_ = 0;
   int64_t workspace_bytes_ = 0;
   std::vector<Step> steps_;
+  std::vector<OutsideUse> outside_;
+  std::mutex running_;  // two streams cannot replay one graph at the same time
   std::string description_;
   std::unordered_map<c10::StorageImpl*, Storage> storages_;
   std::unordered_map<c10::TensorImpl*, bool> seen_;

@@ -34,6 +34,8 @@ auto translated(F&& f) {
     TORCH_CHECK(false, e.what());
   } catch (const std::logic_error& e) {
     TORCH_CHECK(false, e.what());
+  } catch (const runtime::MissingSynchronisation& e) {
+    TORCH_CHECK(false, e.what());
   }
 }
 
@@ -117,11 +119,11 @@ struct DeviceGuard final : c10::impl::DeviceGuardImplInterface {
     });
   }
   bool queryEvent(void* event) const override {
-    return event == nullptr || runtime::event_complete(event_of(event));
+    return event == nullptr || translated([&] { return runtime::event_complete(event_of(event)); });
   }
   void synchronizeEvent(void* event) const override {
     refuse_in_capture("Event.synchronize", "the host cannot wait for work that is only recorded");
-    if (event != nullptr) runtime::synchronize_event(event_of(event));
+    if (event != nullptr) translated([&] { runtime::synchronize_event(event_of(event)); });
   }
   double elapsedTime(void* start, void* end, c10::DeviceIndex) const override {
     TORCH_CHECK(start != nullptr && end != nullptr,

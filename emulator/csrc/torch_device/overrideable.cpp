@@ -6,6 +6,7 @@
 #include "device_storage.h"
 #include "fallback.h"
 #include "graph.h"
+#include "launch.h"
 
 namespace gaudi {
 namespace {
@@ -16,6 +17,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
     c10::IntArrayRef output_padding, int64_t groups, std::array<bool, 3> output_mask) {
   refuse_in_capture("aten::convolution_backward_overrideable",
                     "training convolutions are not recorded");
+  come_after_current_stream(grad.device().index());
   const int64_t bias_size = grad.size(1);
   at::Tensor g, w, b;
   {

@@ -24,6 +24,7 @@ Registry& registry() {
 
 struct Pinned {
   c10::DataPtr bytes;
+  runtime::Uses uses;  // by the cards; the host's own cannot be seen
 };
 
 void unpin(void* ctx) {
@@ -39,7 +40,7 @@ void unpin(void* ctx) {
 class PinnedAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
-    auto* pinned = new Pinned{c10::GetCPUAllocator()->allocate(bytes)};
+    auto* pinned = new Pinned{c10::GetCPUAllocator()->allocate(bytes), {}};
     void* data = pinned->bytes.get();
     if (data != nullptr) {
       auto& r = registry();
@@ -88,6 +89,11 @@ TORCH_LIBRARY_IMPL(aten, CPU, m) {
 c10::Allocator* pinned_allocator() {
   static PinnedAllocator instance;
   return &instance;
+}
+
+runtime::Uses* pinned_uses(const c10::StorageImpl& host) {
+  auto* pinned = host.data_ptr().cast_context<Pinned>(&unpin);
+  return pinned == nullptr ? nullptr : &pinned->uses;
 }
 
 bool is_pinned(const void* data) {

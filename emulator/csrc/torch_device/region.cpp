@@ -14,6 +14,7 @@
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
 #include "device_storage.h"
+#include "launch.h"
 #include "observer.h"
 
 namespace gaudi {
@@ -287,6 +288,20 @@ void Region::bind(const std::vector<at::Tensor>& inputs) {
   }
 }
 
+void Region::note_uses(StreamLaunch& launch, const std::vector<at::Tensor>& inputs) const {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const auto host = host_alias(inputs[i]);
+    launch.reads(host);
+    if (inputs_[i].written) launch.writes(host);
+  }
+}
+
+void Region::note_fresh(StreamLaunch& launch, const std::vector<at::Tensor>& made) const {
+  for (size_t i = 0; i < made.size(); ++i) {
+    if (results_[i].kind == Result::Kind::kFresh) launch.writes(host_alias(made[i]));
+  }
+}
+
 void Region::unbind() {
   for (const auto* slots : {&input_slots_, &fresh_slots_, &inner_slots_}) {
     for (const auto& slot : *slots) slot->set_data_ptr_noswap(no_bytes());
@@ -322,6 +337,10 @@ std::vector<at::Tensor> Region::results(const std::vector<at::Tensor>& inputs) {
 std::optional<std::vector<at::Tensor>> Region::run(const std::vector<at::Tensor>& inputs) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!accepts(inputs)) return std::nullopt;
+  static const std::string name = "a compiled region";
+  StreamLaunch launch(card_, name);
+  if (runtime::checking_order()) note_uses(launch, inputs);
+  come_after_current_stream(card_);
   struct Bound {
     explicit Bound(Region& r, const std::vector<at::Tensor>& inputs) : region(r) {
       try {
@@ -346,7 +365,9 @@ std::optional<std::vector<at::Tensor>> Region::run(const std::vector<at::Tensor>
     Graph::run(step, stack);
   }
   runtime::bump(runtime::counters().fused_ops, static_cast<int64_t>(graph_.steps_.size()));
-  return results(inputs);
+  auto made = results(inputs);
+  if (runtime::checking_order()) note_fresh(launch, made);
+  return made;
 }
 
 }  // namespace gaudi

@@ -16,6 +16,8 @@
 
 namespace gaudi {
 
+class StreamLaunch;
+
 class Region {
  public:
   Region() = default;
@@ -66,6 +68,8 @@ class Region {
   void move_steps();
   void plan_lifetimes();
   bool accepts(const std::vector<at::Tensor>& inputs) const;
+  void note_uses(StreamLaunch& launch, const std::vector<at::Tensor>& inputs) const;
+  void note_fresh(StreamLaunch& launch, const std::vector<at::Tensor>& made) const;
   void bind(const std::vector<at::Tensor>& inputs);
   void unbind();
   std::vector<at::Tensor> results(const std::vector<at::Tensor>& inputs);

@@ -18,6 +18,7 @@
 #include "device_storage.h"
 #include "fallback.h"
 #include "graph.h"
+#include "launch.h"
 
 namespace gaudi {
 namespace {
@@ -103,6 +104,7 @@ const at::Tensor& resize_(const at::Tensor& self, c10::IntArrayRef size,
                                                  self.storage_offset());
   if (needed > self.storage().nbytes()) refuse_resize_in_capture(self, "aten::resize_");
   const OnCard on(self.device());
+  come_after_current_stream(self.device().index());  // moves values
   return at::native::resize_(self, size, format);
 }
 
@@ -136,16 +138,24 @@ at::Tensor& set_nothing(at::Tensor& self) {
 }
 
 at::Scalar local_scalar_dense(const at::Tensor& self) {
-  host_read("aten::_local_scalar_dense (item)");
-  return at::native::_local_scalar_dense_cpu(host_alias(self));
+  static const std::string name = "aten::_local_scalar_dense (item)";
+  host_read(name.c_str());
+  const auto host = host_alias(self);
+  const int card = self.device().index();
+  StreamLaunch(card, name).reads(host);
+  wait_for_current_stream(card);
+  return at::native::_local_scalar_dense_cpu(host);
 }
 
-// Work runs when it is submitted, so no stream can still be using memory that is freed.
+// Memory that queued work holds is freed by that work; only the check of the order needs to know.
 void record_stream(at::Tensor& self, c10::Stream stream) {
   TORCH_CHECK(stream.device_type() == kHPU, "record_stream on an hpu tensor needs an hpu stream, ",
               "got one of ", stream.device());
   TORCH_CHECK(runtime::stream_exists(stream.device_index(), stream.id()), "no such stream: ",
               stream);
+  if (auto* uses = uses_of(*companion(self.storage()))) {
+    runtime::record_stream_use(*uses, stream.device_index(), stream.id());
+  }
 }
 
 TORCH_LIBRARY_IMPL(aten, HPU, m) {

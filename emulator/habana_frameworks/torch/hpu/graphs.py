@@ -76,14 +76,14 @@ class HPUGraph:
         self.hpu_graph.capture_end()
 
     def replay(self, asynchronous: bool = False) -> None:
-        """Run the recorded work again on the tensors it was recorded with.
+        """Submit the recorded work to the current stream, on the tensors it was recorded with.
+
+        The host does not wait for it, on the card as here (HPUGraph.cpp of the bridge).
 
         Args:
-            asynchronous: return before the work is done, where the device can.
+            asynchronous: on the card another thread of the host submits; no difference here.
         """
         self.hpu_graph.replay()
-        if not asynchronous:
-            torch.hpu.synchronize()
 
     def replayV2(
         self,
@@ -263,7 +263,7 @@ def wrap_in_hpu_graph(
     Args:
         module: changed in place: ``forward`` is replaced, ``clear_cache()`` and
             ``clear_inputs()`` are added.
-        asynchronous: do not wait for a replay.
+        asynchronous: see :meth:`HPUGraph.replay`.
         disable_tensor_cache: let the card free a graph's tensors between replays; the emulated
             graphs keep only inputs and outputs in any case. PT_HPUGRAPH_DISABLE_TENSOR_CACHE=0/1
             overrides it.

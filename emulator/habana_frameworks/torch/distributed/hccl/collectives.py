@@ -44,7 +44,8 @@ def _launch(
     cost = CollectiveCost(transfer.__qualname__.partition(".")[0], backend.size())
     if not is_capturing():
         cost.tell(written, read)
-        pending = transfer(backend, [host_view(t) for t in written], [host_view(t) for t in read])
+        targets = [host_view(t, written=True) for t in written]
+        pending = transfer(backend, targets, [host_view(t) for t in read])
         return Work.boxed(pending.as_work())
     if not bridge_config.get_pt_hpu_enable_lazy_collectives():
         raise RuntimeError(
