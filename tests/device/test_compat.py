@@ -108,6 +108,26 @@ print(torch_accelerator.needed())
     assert output(code).split() == ["True", "RuntimeError", "True", "True", "True", "False"]
 
 
+def test_a_process_without_a_device_still_cannot_empty_its_cache():
+    code = """
+import torch
+from vllm_hpu.compat import no_accelerator
+
+def call():
+    for empty in (torch.accelerator.empty_cache, torch.accelerator.empty_host_cache):
+        try:
+            empty()
+            print("returned")
+        except RuntimeError:
+            print("RuntimeError")
+
+call()
+no_accelerator.install()
+call()
+"""
+    assert output(code).split() == ["RuntimeError", "RuntimeError", "returned", "returned"]
+
+
 def test_cuda_streams_still_fail_without_the_patch():
     code = f"""{DRIVES_A_CARD}
 try:

@@ -60,6 +60,17 @@ def test_other_work_is_another_recipe(other):
     assert capture(function, *inputs()).compilations == {"graph_capture": 1}
 
 
+def test_another_card_of_the_kind_runs_the_same_recipe():
+    from habana_frameworks.torch.dynamo.compile_backend.graph_text import describe
+
+    def text(device):
+        graph = torch.fx.Graph()
+        graph.call_function(torch.arange, (4,), {"device": torch.device(device)})
+        return describe(torch.fx.GraphModule({}, graph), ())
+
+    assert text("hpu:0") == text("hpu:1") != text("cpu")
+
+
 def test_a_number_of_the_host_is_part_of_the_recipe():
     """It is baked into the graph; a number on the card is an input."""
     host = [capture(lambda x, n=n: x * torch.tensor(n), ones(3)) for n in (2.0, 2.0, 3.0)]

@@ -64,7 +64,7 @@ def run(arguments: dict[str, Any], out: Path) -> None:
 
     engine = LLM(**arguments)
     counters = gaudi_emulator.counters()
-    [progress] = engine.collective_rpc("warm_up_progress")
+    progress, *_ = engine.collective_rpc("warm_up_progress")
     ranks = engine.collective_rpc("compilations")
     once = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
     [answer] = engine.generate([{"prompt_token_ids": PROMPT}], once, use_tqdm=False)

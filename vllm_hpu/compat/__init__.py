@@ -7,9 +7,16 @@ that day has come.
 
 def install() -> None:
     """Apply what every process needs (front end, engine core, workers); idempotent."""
-    from vllm_hpu.compat import idle_gaps, model_runner_v2, option_flags, traffic_log
+    from vllm_hpu.compat import (
+        idle_gaps,
+        model_runner_v2,
+        no_accelerator,
+        option_flags,
+        traffic_log,
+    )
 
     model_runner_v2.install()
+    no_accelerator.install()
     idle_gaps.install()
     traffic_log.install()
     option_flags.install()

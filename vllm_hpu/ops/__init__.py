@@ -12,9 +12,10 @@ def register() -> None:
     Raises:
         UpstreamChangedError: a function of vLLM that must be replaced has another signature.
     """
-    from vllm_hpu.ops import moe, norm, replaced, rotary, routing
+    from vllm_hpu.ops import embedding, moe, norm, replaced, rotary, routing
 
     norm.register()
     rotary.register()
     replaced.install(routing.REPLACED)
     moe.register()
+    embedding.register()

@@ -16,7 +16,7 @@ def describe(module: fx.GraphModule, inputs: Sequence[Any]) -> str:
 
     Names of inputs and of intermediate results say where they come from in the program, such as the
     layer's number, so that they do not count: a node is named by its place. Neither do the values
-    of tensors on a device, which a recipe takes as inputs.
+    of tensors on a device, which a recipe takes as inputs, and which of several cards it was.
 
     Args:
         module: a graph that Dynamo or AOTAutograd traced.
@@ -46,6 +46,8 @@ class _Place(str):
 def _arguments(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return _value(value)
+    if isinstance(value, torch.device):
+        return value.type  # a recipe runs on any card of its kind
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_arguments(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
