@@ -13,6 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GAUDI_EMULATOR_MEMORY", "4GiB")
 # Fresh memory is NaN, so that reading what nobody wrote shows.
 os.environ.setdefault("GAUDI_EMULATOR_POISON", "1")
+# Free memory can be in pieces, as on a card.
+os.environ.setdefault("GAUDI_EMULATOR_FRAGMENTATION", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One process per core already.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -8,6 +8,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
+#include "robustness_bindings.h"
 #include "runtime/counters.h"
 #include "runtime/memory.h"
 #include "runtime/stream.h"
@@ -73,6 +74,9 @@ py::dict memory_stats(int card) {
   d["frees"] = s.frees;
   d["out_of_memory_errors"] = s.out_of_memory_errors;
   d["allocated_bytes_total"] = s.allocated_bytes_total;
+  d["largest_free_bytes"] = s.largest_free_bytes;
+  d["free_pieces"] = s.free_pieces;
+  d["fragmented_errors"] = s.fragmented_errors;
   return d;
 }
 
@@ -216,6 +220,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         }));
   m.def("operator_refusal", wrap_pybind_function(&refusal), py::arg("name"),
         py::arg("overload") = "");
+
+  bind_robustness(m);
 
   m.def("is_capturing", [] { return Graph::capturing() != nullptr; });
   py::class_<Graph, std::shared_ptr<Graph>>(m, "Graph")

@@ -11,8 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import faults
 from .config import Config
 from .counters import Compilation, Counters, counters, launch_region, recent_compilations
+from .leaks import Leaked, LeakedAllocation, leaks
+from .memory_layout import MemoryLayout, memory_layout
 
 if TYPE_CHECKING:
     from .trace_writer import Trace
@@ -22,11 +25,17 @@ __all__ = [
     "Compilation",
     "Config",
     "Counters",
+    "Leaked",
+    "LeakedAllocation",
+    "MemoryLayout",
     "activate",
     "counters",
+    "faults",
     "is_active",
     "launch_region",
+    "leaks",
     "measure",
+    "memory_layout",
     "recent_compilations",
     "trace",
 ]

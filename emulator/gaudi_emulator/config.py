@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from . import faults
+
 GIB = 1 << 30
 MAX_CARDS = 64
 MAX_THREADS = 1024
@@ -14,6 +16,7 @@ MAX_COMPILE_SECONDS = 3600
 MAX_LAUNCH_US = 1e6
 # Assumed: nobody publishes what a launch costs.
 DEFAULT_LAUNCH_US = 10.0
+MAX_LEAK_FRAMES = 64
 
 # Name as the card reports it -> size of its memory (Intel's product pages, HBM2e capacity).
 DEVICE_MEMORY_BYTES = {"GAUDI2": 96 * GIB, "GAUDI3": 128 * GIB}
@@ -49,6 +52,11 @@ class Config:
         compile_time: what a compilation takes beside the recording.
         launch_us: what predictions assume that a launch costs, in microseconds.
         trace: folder into which this process writes its trace; "" writes none.
+        fragmentation: allocations have addresses, so that free memory can be in pieces.
+        check_freed: a graph refuses to run when the program has freed what it reads.
+        check_capture: a capture refuses host reads and shapes that depend on values.
+        leak_frames: Python frames that `leaks()` keeps for each allocation.
+        faults: what goes wrong, and when.
     """
 
     device_name: str
@@ -61,6 +69,11 @@ class Config:
     compile_time: CompileTime
     launch_us: float
     trace: str
+    fragmentation: bool
+    check_freed: bool
+    check_capture: bool
+    leak_frames: int
+    faults: tuple[faults.Fault, ...]
 
 
 def _choice(env: Mapping[str, str], name: str, default: str, allowed: Mapping[str, object]) -> str:
@@ -157,6 +170,20 @@ def _modules(env: Mapping[str, str], name: str, cards: int) -> tuple[int, ...]:
     return modules
 
 
+def _faults(env: Mapping[str, str], cards: int) -> tuple[faults.Fault, ...]:
+    try:
+        armed = faults.parse(env.get(faults.VARIABLE, ""))
+    except ValueError as error:
+        raise ValueError(f"{faults.VARIABLE}: {error}") from None
+    for fault in armed:
+        if fault.module is not None and fault.module >= cards:
+            raise ValueError(
+                f"{faults.VARIABLE}: fault {str(fault)!r}: module {fault.module} does not exist; "
+                f"this host emulates {cards} card(s), numbered from 0 (GAUDI_EMULATOR_CARDS)"
+            )
+    return armed
+
+
 def host_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -191,4 +218,9 @@ def read(env: Mapping[str, str] | None = None) -> Config:
         compile_time=_compile_time(env, "GAUDI_EMULATOR_COMPILE_SECONDS"),
         launch_us=_microseconds(env, "GAUDI_EMULATOR_LAUNCH_US", DEFAULT_LAUNCH_US),
         trace=env.get("GAUDI_EMULATOR_TRACE", "").strip(),
+        fragmentation=_flag(env, "GAUDI_EMULATOR_FRAGMENTATION", False),
+        check_freed=_flag(env, "GAUDI_EMULATOR_CHECK_FREED", True),
+        check_capture=_flag(env, "GAUDI_EMULATOR_CHECK_CAPTURE", True),
+        leak_frames=_integer(env, "GAUDI_EMULATOR_LEAK_FRAMES", 8, 0, MAX_LEAK_FRAMES),
+        faults=_faults(env, cards),
     )

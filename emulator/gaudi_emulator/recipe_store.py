@@ -108,6 +108,13 @@ class RecipeStore:
                 path.unlink(missing_ok=True)
                 os.close(lock)
 
+    def damage(self, key: str) -> None:
+        """Change one bit of the recipe ``key``, if there is one, as a failing disk does."""
+        with contextlib.suppress(OSError):
+            path = self._path(key)
+            data = path.read_bytes()
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
     def load(self, key: str) -> Recipe | None:
         """The recipe ``key``, or None; files that are none are ignored with one line for all."""
         path = self._path(key)

@@ -85,11 +85,19 @@ def obtain(kind: str, graph: str, detail: str, operators: int, spent_us: int = 0
             return False
         _state.known.add(key)
     store = _state.store
+    if store is not None and _C.fault_point("recipe_read") == "corrupt":
+        store.damage(key)
     if _on_disk(store, key):
         return False
     with nullcontext() if store is None else store.turn(key):
         if _on_disk(store, key):  # another process was first
             return False
+        try:
+            _C.fault_point("compile")
+        except RuntimeError:
+            with _state.lock:
+                _state.known.discard(key)
+            raise
         started = time.perf_counter_ns()
         time.sleep(_state.time.seconds + _state.time.per_operator * operators)
         microseconds = spent_us + (time.perf_counter_ns() - started) // 1000

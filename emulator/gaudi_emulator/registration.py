@@ -34,8 +34,14 @@ def register(settings: Config) -> None:
     )
     # Queued work may need the interpreter, so it is done while there is one.
     atexit.register(_C.stop_queues)
-    from . import host_threads, recipes, torch_device
+    atexit.register(_C.disarm_faults)  # before that: what hangs goes on
+    _C.set_fragmentation(settings.fragmentation)
+    _C.set_check_freed(settings.check_freed)
+    _C.set_check_capture(settings.check_capture)
+    _C.set_leak_frames(settings.leak_frames)
+    from . import faults, host_threads, recipes, torch_device
 
+    faults.arm_visible(settings.faults, settings.modules)
     host_threads.use(settings.threads)
     recipes.use_compile_time(settings.device_name, settings.compile_time)
     torch._register_device_module("hpu", torch_device)

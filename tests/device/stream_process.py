@@ -22,6 +22,7 @@ def slow_graph():
         a.copy_(torch.tanh(a @ a))
     out.add_(1)
     graph.capture_end()
+    graph.reads = a  # which must live as long as the graph
     torch.hpu.synchronize()
     return graph, out
 

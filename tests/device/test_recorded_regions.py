@@ -248,3 +248,17 @@ def test_an_error_ends_the_recording():
     region.record_begin()
     region.record_abandon()
     assert not _C.is_capturing()
+
+
+def test_a_fault_strikes_a_run_once():
+    from gaudi_emulator import faults
+
+    run, x = compiled(lambda x: (x + 1) * 2), on_card(8)
+    expected = run(x).tolist()
+    with faults.armed("launch:2:nan"):
+        assert run(x).tolist() == expected
+        assert run(x).isnan().all()
+        assert run(x).tolist() == expected
+    with faults.armed("launch:1:device_error"), pytest.raises(RuntimeError, match="synStatus 26"):
+        run(x)
+    assert run(x).tolist() == expected

@@ -7,6 +7,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <mutex>
+
+#include "address_space.h"
+#include "allocation_log.h"
 
 namespace gaudi::runtime {
 namespace {
@@ -18,6 +23,9 @@ struct Card {
   std::atomic<int64_t> frees{0};
   std::atomic<int64_t> errors{0};
   std::atomic<int64_t> allocated_total{0};
+  std::atomic<int64_t> fragmented{0};
+  std::mutex layout_mutex;
+  std::unique_ptr<AddressSpace> layout;  // only when fragmentation is modelled
 };
 
 std::array<Card, kMaxCards> g_cards;
@@ -57,8 +65,32 @@ void configure_memory(int cards, int64_t bytes_per_card, bool poison) {
 int card_count() { return g_card_count; }
 bool poison_enabled() { return g_poison; }
 
-void reserve(int card, size_t bytes) {
-  if (bytes == 0) return;
+void set_fragmentation(bool on) {
+  for (int card = 0; card < g_card_count; ++card) {
+    g_cards[card].layout = on ? std::make_unique<AddressSpace>(g_total_bytes) : nullptr;
+  }
+}
+
+// An address for bytes that are free in total; throws if they do not lie together.
+int64_t place(int card, int64_t bytes) {
+  auto& c = g_cards[card];
+  if (c.layout == nullptr) return -1;
+  const std::lock_guard<std::mutex> lock(c.layout_mutex);
+  if (const auto address = c.layout->allocate(bytes)) return *address;
+  c.in_use.fetch_sub(bytes, std::memory_order_relaxed);
+  c.errors.fetch_add(1, std::memory_order_relaxed);
+  c.fragmented.fetch_add(1, std::memory_order_relaxed);
+  throw OutOfMemory(
+      "HPU out of memory. Tried to allocate " + gibibytes(bytes) + " on hpu:" +
+      std::to_string(card) + ", where " + gibibytes(g_total_bytes - c.in_use.load()) +
+      " are free, but in " + std::to_string(c.layout->holes()) + " pieces of at most " +
+      gibibytes(c.layout->largest_hole()) +
+      ": the memory is fragmented. Allocate what is large and lasts first, and free what lies "
+      "between (GAUDI_EMULATOR_FRAGMENTATION=0 switches this off).");
+}
+
+Reservation reserve(int card, size_t bytes) {
+  if (bytes == 0) return {};
   auto& c = g_cards[card];
   const auto amount = static_cast<int64_t>(bytes);
   const int64_t now = c.in_use.fetch_add(amount, std::memory_order_relaxed) + amount;
@@ -72,18 +104,24 @@ void reserve(int card, size_t bytes) {
         gibibytes(used) + " in use and " + gibibytes(g_total_bytes - used) +
         " free. Use smaller batches or a smaller cache, or free tensors first.");
   }
+  const int64_t address = place(card, amount);
   c.allocations.fetch_add(1, std::memory_order_relaxed);
   c.allocated_total.fetch_add(amount, std::memory_order_relaxed);
   int64_t peak = c.peak.load(std::memory_order_relaxed);
   while (now > peak && !c.peak.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
   }
+  return {address, log_allocation(card, amount)};
 }
 
-void release(int card, size_t bytes) noexcept {
+void release(int card, size_t bytes, Reservation reservation) noexcept {
   if (bytes == 0) return;
   auto& c = g_cards[card];
   c.in_use.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
   c.frees.fetch_add(1, std::memory_order_relaxed);
+  log_free(reservation.serial);
+  if (reservation.address < 0) return;
+  const std::lock_guard<std::mutex> lock(c.layout_mutex);
+  c.layout->free(reservation.address, static_cast<int64_t>(bytes));
 }
 
 void* allocate_host(size_t bytes, bool zeroed) {
@@ -126,7 +164,7 @@ void poison(void* data, size_t bytes) noexcept {
 }
 
 MemoryStats memory_stats(int card) {
-  const auto& c = g_cards[card];
+  auto& c = g_cards[card];
   MemoryStats s;
   s.total_bytes = g_total_bytes;
   s.in_use_bytes = c.in_use.load();
@@ -135,6 +173,14 @@ MemoryStats memory_stats(int card) {
   s.frees = c.frees.load();
   s.out_of_memory_errors = c.errors.load();
   s.allocated_bytes_total = c.allocated_total.load();
+  s.fragmented_errors = c.fragmented.load();
+  s.largest_free_bytes = s.total_bytes - s.in_use_bytes;
+  s.free_pieces = s.largest_free_bytes > 0 ? 1 : 0;
+  const std::lock_guard<std::mutex> lock(c.layout_mutex);
+  if (c.layout != nullptr) {
+    s.largest_free_bytes = c.layout->largest_hole();
+    s.free_pieces = c.layout->holes();
+  }
   return s;
 }
 

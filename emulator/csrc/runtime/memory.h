@@ -18,6 +18,15 @@ struct MemoryStats {
   int64_t frees = 0;
   int64_t out_of_memory_errors = 0;
   int64_t allocated_bytes_total = 0;  // sum over all allocations, never decreases
+  int64_t largest_free_bytes = 0;     // the largest allocation that would succeed
+  int64_t free_pieces = 0;
+  int64_t fragmented_errors = 0;      // refused although as many bytes were free
+};
+
+// What `release` gives back.
+struct Reservation {
+  int64_t address = -1;  // on the card; -1 when the layout is not modelled
+  int64_t serial = 0;    // in the log of allocations; 0 when it is off
 };
 
 class OutOfMemory : public std::runtime_error {
@@ -31,10 +40,12 @@ constexpr int kMaxCards = 64;
 void configure_memory(int cards, int64_t bytes_per_card, bool poison);
 int card_count();
 bool poison_enabled();
+// Give every allocation an address, so that memory can fragment. Before the first allocation.
+void set_fragmentation(bool on);
 
 // Account `bytes` to the card, or throw OutOfMemory and account nothing.
-void reserve(int card, size_t bytes);
-void release(int card, size_t bytes) noexcept;
+Reservation reserve(int card, size_t bytes);
+void release(int card, size_t bytes, Reservation reservation) noexcept;
 
 // Host bytes, 64-byte aligned, not accounted. Returns nullptr for 0 bytes; throws OutOfMemory when
 // the host itself has none left. `zeroed` memory is mapped lazily: untouched pages cost nothing.

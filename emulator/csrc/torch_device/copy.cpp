@@ -11,6 +11,7 @@
 #include "../runtime/stream.h"
 #include "device_storage.h"
 #include "fallback.h"
+#include "fault_effects.h"
 #include "graph.h"
 #include "launch.h"
 #include "observer.h"
@@ -20,6 +21,7 @@ namespace gaudi {
 namespace {
 
 bool on_card(const at::Tensor& t) { return t.device().type() == kHPU; }
+int card_of(const at::Tensor& t) { return t.device().index(); }
 
 const c10::OperatorHandle& copy_operator() {
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::copy_", "");
@@ -108,10 +110,14 @@ at::Tensor own_alias(const at::Tensor& host) {
 
 // Leave `dst.copy_(src)` to the stream, which owns what it needs until then. Memory of the host that
 // is not pinned is read now, as by a card, which stages it.
-void enqueue_copy(int card, const at::Tensor& host_dst, const at::Tensor& host_src, bool staged) {
+void enqueue_copy(int card, const at::Tensor& host_dst, const at::Tensor& host_src, bool staged,
+                  runtime::Fault fault) {
   const c10::InferenceMode inference;
   const auto source = staged ? host_src.clone() : own_alias(host_src);
-  enqueue_on_current_stream(card, [dst = own_alias(host_dst), source] { copy_now(dst, source); });
+  enqueue_on_current_stream(card, [dst = own_alias(host_dst), source, fault] {
+    copy_now(dst, source);
+    if (fault == runtime::Fault::kNan) spoil(dst);
+  });
 }
 
 bool plain(const at::Tensor& t) { return !t.is_conj() && !t.is_neg(); }
@@ -124,6 +130,7 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
   TORCH_CHECK((from_card || src.is_cpu()) && (to_card || dst.is_cpu()),
               "copies go between hpu and cpu, not from ", src.device(), " to ", dst.device());
   count_copy(from_card, to_card, src.numel(), payload_bytes(src), non_blocking, name.c_str());
+  const auto fault = fault_at(runtime::Site::kCopy, card_of(from_card ? src : dst));
   const auto host_src = from_card ? host_alias(src) : src;
   const auto host_dst = to_card ? host_alias(dst) : dst;
   const int card = (to_card ? dst : src).device().index();
@@ -140,7 +147,7 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
   if (!capturing && (within || (non_blocking && from_card != to_card)) && plain(src) &&
       plain(dst) && at::is_expandable_to(src.sizes(), dst.sizes()) && copies_are_queued(card)) {
     if (unused) poison_until_written(host_dst);
-    enqueue_copy(card, host_dst, host_src, !from_card && !pinned_source);
+    enqueue_copy(card, host_dst, host_src, !from_card && !pinned_source, fault);
     return;
   }
   come_after_current_stream(card);
@@ -148,6 +155,7 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
   {
     const c10::InferenceMode inference;
     copy_now(host_dst, host_src);
+    if (fault == runtime::Fault::kNan) spoil(host_dst);
   }
   if (runtime::observer() != nullptr) {
     report_copy(copy_operator(), from_card, to_card, (to_card ? dst : src).device().index(),
@@ -188,6 +196,8 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
   const bool pinned = !to_card && pin_memory.value_or(false);
   static const std::string name = "aten::_to_copy";
   count_copy(from_card, to_card, self.numel(), payload_bytes(self), non_blocking, name.c_str());
+  const auto fault = fault_at(
+      runtime::Site::kCopy, from_card ? card_of(self) : runtime::current_card());
   const auto host = from_card ? host_alias(self) : self;
   const int target_card =
       !to_card ? -1 : target.has_index() ? target.index() : runtime::current_card();
@@ -212,7 +222,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
       auto copy = like();
       launch.writes(copy);
       poison_until_written(copy);
-      enqueue_copy(card, copy, host, false);
+      enqueue_copy(card, copy, host, false, fault);
       return copy;
     }
     at::Tensor copy;
@@ -222,7 +232,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
     }
     auto out = adopt(copy, target_card);
     launch.writes(copy);
-    enqueue_copy(card, copy, host, false);
+    enqueue_copy(card, copy, host, false, fault);
     return out;
   }
   if (from_card) come_after_current_stream(card);
@@ -236,6 +246,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
   if (!to_card) {
     // The result belongs to the caller, so it is made in the caller's grad and inference mode.
     auto copy = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), pinned, false, format);
+    if (fault == runtime::Fault::kNan) spoil(copy);
     launch.writes(copy);
     report(copy);
     if (!non_blocking) wait_for_current_stream(card);
@@ -251,6 +262,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
     } else {
       copy = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), false, false, format);
     }
+    if (fault == runtime::Fault::kNan) spoil(copy);
   }
   report(copy);
   if (auto* capture = Graph::capturing()) {

@@ -12,6 +12,7 @@
 
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
+#include "fault_effects.h"
 #include "graph.h"
 
 namespace gaudi {
@@ -30,6 +31,7 @@ struct OwnBytes {
   void* data;
   size_t bytes;
   int card;
+  runtime::Reservation reservation;
   std::unique_ptr<runtime::Uses> uses;
 };
 
@@ -37,7 +39,7 @@ void free_own(void* ctx) {
   auto* own = static_cast<OwnBytes*>(ctx);
   if (own->uses) runtime::check_freed(*own->uses);
   runtime::free_host(own->data);
-  runtime::release(own->card, own->bytes);
+  runtime::release(own->card, own->bytes, own->reservation);
   delete own;
 }
 
@@ -46,21 +48,23 @@ struct AdoptedBytes {
   c10::DataPtr bytes_owner;
   size_t bytes;
   int card;
+  runtime::Reservation reservation;
   std::unique_ptr<runtime::Uses> uses;
 };
 
 void free_adopted(void* ctx) {
   auto* adopted = static_cast<AdoptedBytes*>(ctx);
   if (adopted->uses) runtime::check_freed(*adopted->uses);
-  runtime::release(adopted->card, adopted->bytes);
+  runtime::release(adopted->card, adopted->bytes, adopted->reservation);
   delete adopted;
 }
 
 void free_block(void* ctx) { delete static_cast<Block*>(ctx); }
 
-void reserve_or_throw(int card, size_t bytes) {
+runtime::Reservation reserve_or_throw(int card, size_t bytes) {
+  fault_at(runtime::Site::kAllocate, card);
   try {
-    runtime::reserve(card, bytes);
+    return runtime::reserve(card, bytes);
   } catch (const runtime::OutOfMemory& e) {
     TORCH_CHECK_WITH(OutOfMemoryError, false, e.what());
   }
@@ -74,10 +78,10 @@ bool is_accounted(const c10::DataPtr& p) {
 void account(c10::StorageImpl* host, int card) {
   if (is_accounted(host->data_ptr()) || host->data() == nullptr) return;
   const size_t bytes = host->nbytes();
-  reserve_or_throw(card, bytes);
+  const auto reservation = reserve_or_throw(card, bytes);
   void* data = host->mutable_data();
   auto owner = host->set_data_ptr(c10::DataPtr(nullptr, c10::Device(c10::kCPU)));
-  auto* adopted = new AdoptedBytes{std::move(owner), bytes, card, new_uses(card)};
+  auto* adopted = new AdoptedBytes{std::move(owner), bytes, card, reservation, new_uses(card)};
   host->set_data_ptr_noswap(c10::DataPtr(data, adopted, &free_adopted, c10::Device(c10::kCPU)));
 }
 
@@ -88,16 +92,16 @@ c10::DataPtr device_pointer(c10::intrusive_ptr<c10::StorageImpl> host, int card)
 }
 
 c10::intrusive_ptr<c10::StorageImpl> new_host_storage(size_t bytes, int card, bool zeroed) {
-  reserve_or_throw(card, bytes);
+  const auto reservation = reserve_or_throw(card, bytes);
   void* data = nullptr;
   try {
     data = runtime::allocate_host(bytes, zeroed);
   } catch (const runtime::OutOfMemory& e) {
-    runtime::release(card, bytes);
+    runtime::release(card, bytes, reservation);
     TORCH_CHECK_WITH(OutOfMemoryError, false, e.what());
   }
   if (!zeroed && runtime::poison_enabled()) runtime::poison(data, bytes);
-  auto* own = new OwnBytes{data, bytes, card, new_uses(card)};
+  auto* own = new OwnBytes{data, bytes, card, reservation, new_uses(card)};
   auto host = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), static_cast<int64_t>(bytes),
       c10::DataPtr(data, own, &free_own, c10::Device(c10::kCPU)), c10::GetCPUAllocator(),
@@ -179,7 +183,7 @@ c10::StorageImpl* companion(const c10::Storage& device_storage) {
   const auto card = impl->device().index();
   auto owner = impl->set_data_ptr(c10::DataPtr(nullptr, impl->device()));
   void* data = owner.get();
-  auto* adopted = new AdoptedBytes{std::move(owner), 0, card, new_uses(card)};
+  auto* adopted = new AdoptedBytes{std::move(owner), 0, card, {}, new_uses(card)};
   auto host = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), static_cast<int64_t>(impl->nbytes()),
       c10::DataPtr(data, adopted, &free_adopted, c10::Device(c10::kCPU)), c10::GetCPUAllocator(),

@@ -13,6 +13,7 @@
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
 #include "device_storage.h"
+#include "fault_effects.h"
 #include "generator.h"
 #include "graph.h"
 #include "host_kernel.h"
@@ -341,6 +342,7 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
                     c10::ArrayRef<c10::IValue>(*stack).slice(first));
     runtime::bump(capture->tolerant() ? count.fused_ops : count.captured_ops);
   } else {
+    const auto fault = fault_at(runtime::Site::kLaunch, call.card());
     auto* watching = runtime::compile_only() ? nullptr : device_observer();
     std::vector<c10::IValue> arguments;
     int64_t started_ns = 0;
@@ -349,6 +351,7 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
       started_ns = runtime::now_ns();
     }
     run_host_kernel(op, facts, call.card(), stack);
+    if (fault == runtime::Fault::kNan) spoil_stack(*stack, facts.returns.size());
     if (!runtime::compile_only()) {
       runtime::bump(runtime::in_launch_region() ? count.fused_ops : count.eager_launches);
     }

@@ -1,5 +1,6 @@
 #include <torch_headers.h>
 
+#include "fault_effects.h"
 #include "graph.h"
 
 #include <ATen/ops/copy.h>
@@ -84,12 +85,13 @@ void Graph::clear() {
   steps_.clear();
   description_.clear();
   storages_.clear();
+  inputs_.clear();
   seen_.clear();
   born_.clear();
   tolerant_ = false;
   given_up_.clear();
   if (workspace_bytes_ > 0) {
-    runtime::release(card_, static_cast<size_t>(workspace_bytes_));
+    runtime::release(card_, static_cast<size_t>(workspace_bytes_), workspace_);
     workspace_bytes_ = 0;
   }
   state_ = State::kEmpty;
@@ -252,11 +254,12 @@ void Graph::plan_memory() {
     peak = std::max(peak, live);
   }
   try {
-    runtime::reserve(card_, static_cast<size_t>(peak));
+    workspace_ = runtime::reserve(card_, static_cast<size_t>(peak));
   } catch (const runtime::OutOfMemory& e) {
     TORCH_CHECK_WITH(OutOfMemoryError, false, e.what());
   }
   workspace_bytes_ = peak;
+  note_inputs();
 }
 
 void Graph::use_out_variant(Step& step) const {
@@ -302,6 +305,7 @@ void Graph::run(Step& step, torch::jit::Stack& stack) {
 void Graph::replay() {
   TORCH_CHECK(state_ == State::kCaptured, "replay() needs a finished capture");
   refuse_in_capture("Graph.replay", "graphs do not nest");
+  check_inputs();
   if (runtime::compile_only()) return;
   note_outside_uses();
   runtime::bump(runtime::counters().graph_launches);
@@ -319,12 +323,14 @@ void Graph::replay() {
 
 void Graph::run_all() {
   const std::lock_guard<std::mutex> lock(running_);
+  const auto fault = fault_at(runtime::Site::kGraphReplay, card_);
   const c10::InferenceMode inference;
   torch::jit::Stack stack;
   for (auto& step : steps_) {
     stack.clear();
     run(step, stack);
   }
+  if (fault == runtime::Fault::kNan) spoil_results();
 }
 
 void Graph::for_each_call(const CallVisitor& visit) const {
@@ -361,8 +367,8 @@ void refuse_in_capture(const char* what, const char* why) {
     capture->give_up(std::string(what) + ": " + why);
     return;
   }
-  TORCH_CHECK(capture == nullptr, "cannot capture '", what, "' into a graph: ", why,
-              ".");
+  TORCH_CHECK(!capture_is_checked() || capture == nullptr, "cannot capture '", what,
+              "' into a graph: ", why, ".");
 }
 
 }  // namespace gaudi

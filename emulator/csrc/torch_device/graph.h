@@ -17,6 +17,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "../runtime/memory.h"
+
 namespace gaudi {
 
 struct OperatorFacts;
@@ -33,6 +35,8 @@ class Graph : public std::enable_shared_from_this<Graph> {
   // Submits the recorded work to the card's current stream; in compile-only mode nothing happens.
   void replay();
   void reset();
+  // A fault of the kind "nan": the results of the replay become NaN.
+  void spoil_results();
 
   // Every recorded operator with its arguments and results, in order; values are not to be read,
   // for memory that only the graph uses has been given back.
@@ -77,6 +81,11 @@ class Graph : public std::enable_shared_from_this<Graph> {
     bool internal = false;    // nobody outside the graph holds it
   };
 
+  struct Input {
+    c10::StorageImpl* storage;
+    int64_t references;  // tensors of this graph over it
+  };
+
   struct Output {
     size_t result_index;      // position among the operator's returns
     int64_t list_index;       // position inside a list result, or -1
@@ -103,6 +112,10 @@ class Graph : public std::enable_shared_from_this<Graph> {
   void find_outside_uses();
   void note_outside_uses() const;
   void use_out_variant(Step& step) const;
+  // The storages that the program must keep, since a replay reads or writes them.
+  void note_inputs();
+  void check_inputs() const;  // throws if the program has freed one
+  std::string describe_input(const c10::StorageImpl* storage) const;
   static void run(Step& step, torch::jit::Stack& stack);
   static void give_bytes(c10::StorageImpl& storage);
 
@@ -119,6 +132,8 @@ class Graph : public std::enable_shared_from_this<Graph> {
   std::string given_up_;
   int card_ = 0;
   int64_t workspace_bytes_ = 0;
+  runtime::Reservation workspace_;
+  std::vector<Input> inputs_;
   std::vector<Step> steps_;
   std::vector<OutsideUse> outside_;
   std::mutex running_;  // two streams cannot replay one graph at the same time
@@ -127,6 +142,13 @@ class Graph : public std::enable_shared_from_this<Graph> {
   std::unordered_map<c10::TensorImpl*, bool> seen_;
   std::vector<c10::weak_intrusive_ptr<c10::StorageImpl>> born_;
 };
+
+// Whether a replay makes sure that nobody freed what it reads.
+void set_check_freed(bool on);
+
+// Whether `refuse_in_capture` refuses.
+void set_check_capture(bool on);
+bool capture_is_checked();
 
 // Refuse what a graph cannot contain; a compiled region runs it and is not recorded. `what` names the operator or call.
 void refuse_in_capture(const char* what, const char* why);

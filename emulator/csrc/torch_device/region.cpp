@@ -14,6 +14,7 @@
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
 #include "device_storage.h"
+#include "fault_effects.h"
 #include "launch.h"
 #include "observer.h"
 
@@ -337,6 +338,7 @@ std::vector<at::Tensor> Region::results(const std::vector<at::Tensor>& inputs) {
 std::optional<std::vector<at::Tensor>> Region::run(const std::vector<at::Tensor>& inputs) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!accepts(inputs)) return std::nullopt;
+  const auto fault = fault_at(runtime::Site::kLaunch, card_);
   static const std::string name = "a compiled region";
   StreamLaunch launch(card_, name);
   if (runtime::checking_order()) note_uses(launch, inputs);
@@ -344,7 +346,7 @@ std::optional<std::vector<at::Tensor>> Region::run(const std::vector<at::Tensor>
   struct Bound {
     explicit Bound(Region& r, const std::vector<at::Tensor>& inputs) : region(r) {
       try {
-        runtime::reserve(region.card_, region.workspace_bytes_);
+        reservation = runtime::reserve(region.card_, region.workspace_bytes_);
       } catch (const runtime::OutOfMemory& e) {
         TORCH_CHECK_WITH(OutOfMemoryError, false, e.what());
       }
@@ -354,9 +356,10 @@ std::optional<std::vector<at::Tensor>> Region::run(const std::vector<at::Tensor>
     ~Bound() {
       runtime::launch_region_exit();
       region.unbind();
-      runtime::release(region.card_, region.workspace_bytes_);
+      runtime::release(region.card_, region.workspace_bytes_, reservation);
     }
     Region& region;
+    runtime::Reservation reservation;
   } bound(*this, inputs);
   const c10::InferenceMode inference;
   torch::jit::Stack stack;
@@ -366,6 +369,9 @@ std::optional<std::vector<at::Tensor>> Region::run(const std::vector<at::Tensor>
   }
   runtime::bump(runtime::counters().fused_ops, static_cast<int64_t>(graph_.steps_.size()));
   auto made = results(inputs);
+  if (fault == runtime::Fault::kNan) {
+    for (const auto& value : made) spoil(host_alias(value));
+  }
   if (runtime::checking_order()) note_fresh(launch, made);
   return made;
 }

@@ -7,8 +7,8 @@ python_packages/habana_frameworks/torch/hpu/metrics of HabanaAI/gaudi-pytorch-br
   PT_HPU_METRICS_GC_DETAILS set also recipe, a list of ``(name, duration)``.
 * ``cpu_fallback``: TotalNumber, FallbackOps. An operator without a kernel raises on this device,
   so nothing ever falls back.
-* ``memory_defragmentation``: TotalNumber, TotalSuccessful, AvgTime, MaxTime. The emulated memory
-  does not fragment, so nothing is ever moved.
+* ``memory_defragmentation``: TotalNumber, TotalSuccessful, AvgTime, MaxTime. The emulated device
+  never moves memory.
 * ``recipe_cache``: TotalHit, RecipeHit, TotalMiss, RecipeMiss; only with
   PT_HPU_ENABLE_CACHE_METRICS. A miss is a compilation; a hit is the launch of a compiled graph, or
   a graph whose recipe was in memory or on disk.
