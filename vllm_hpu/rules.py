@@ -191,6 +191,15 @@ def published_metrics(config: VllmConfig) -> None:
     publish()
 
 
+def recorded_traffic(config: VllmConfig) -> None:
+    """The front end records traffic where a flag or an entry asks for it."""
+    from vllm_hpu.compat import traffic_log
+    from vllm_hpu.options import settings_of
+
+    if settings_of(config).record_profile:
+        traffic_log.add_recorder()
+
+
 def legal_shape_plan(config: VllmConfig) -> None:
     """Contradictory bucket variables end here, in the front end, with their names."""
     from vllm_hpu.runner.plan import plan_for
@@ -215,6 +224,7 @@ RULES: tuple[Rule, ...] = (
     supported_model,
     legal_shape_plan,
     published_metrics,
+    recorded_traffic,
 )
 
 

@@ -18,6 +18,7 @@ logger = logging.getLogger("vllm.plugins.vllm_hpu.settings")
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE = frozenset({"0", "false", "f", "no", "n", "off", ""})
 _FILE = "VLLM_BUCKETING_FROM_FILE"
+_PROFILE = "VLLM_HPU_TRAFFIC_PROFILE"
 _READ = (Status.ACTIVE, Status.DEPRECATED)
 # Tells the processes of one server that their parent has already logged something.
 _LOGGED = "_VLLM_HPU_{}_LOGGED"
@@ -42,7 +43,8 @@ class Settings:
                         (PT_HPU_RECIPE_CACHE_CONFIG)
     compile_fullgraph   torch.compile(fullgraph=...) (VLLM_T_COMPILE_FULLGRAPH)
     bucketing_strategy  "exp", "lin", "pad" or "opt" (VLLM_BUCKETING_STRATEGY,
-                        VLLM_EXPONENTIAL_BUCKETING), "file" with a bucketing_file
+                        VLLM_EXPONENTIAL_BUCKETING), "file" with a bucketing_file; where nothing
+                        is chosen, "opt" with a traffic_profile and "exp" without
     bucket_variables    the VLLM_*_BUCKET_{MIN,STEP,MAX,PAD_MAX,PAD_PERCENT} variables that are set,
                         by current name
     bucketing_file      lists sizes of graphs, "" without one (VLLM_BUCKETING_FROM_FILE)
@@ -99,7 +101,7 @@ class Settings:
             bucketing_strategy=strategy,
             bucket_variables=MappingProxyType(buckets),
             bucketing_file=environ.get(_FILE, ""),
-            traffic_profile=environ.get("VLLM_HPU_TRAFFIC_PROFILE", ""),
+            traffic_profile=environ.get(_PROFILE, ""),
             plan_budget=environ.get("VLLM_HPU_PLAN_BUDGET", ""),
             plan_cost=_text("VLLM_HPU_PLAN_COST", environ),
             messages=tuple(messages),
@@ -249,7 +251,7 @@ def _strategy(environ: Mapping[str, str]) -> str:
     if environ.get(_FILE):
         return "file"
     if old not in environ:
-        return strategy
+        return "opt" if name not in environ and environ.get(_PROFILE) else strategy
     older = "exp" if _bool(old, environ) else "lin"
     if name in environ and older != strategy:
         raise ConfigurationError(
@@ -277,7 +279,7 @@ def _ignored(
         )
     elif strategy == "lin" and padding:
         yield f"Ignored: {', '.join(padding)}. Set {chosen}=pad to use them."
-    own = ("VLLM_HPU_TRAFFIC_PROFILE", "VLLM_HPU_PLAN_BUDGET")
+    own = (_PROFILE, "VLLM_HPU_PLAN_BUDGET")
     names = [name for name in own if environ.get(name)]
     if strategy != "opt" and names:
         yield f"Ignored: {', '.join(names)}. Set {chosen}=opt to use them."

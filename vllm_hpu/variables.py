@@ -146,17 +146,19 @@ _EXECUTION = [
     Variable("VLLM_HPU_RECORD_PROFILE", "text", "",
              "A file that the server writes its traffic to, for vllm-hpu plan --profile: lengths "
              "of requests and how many are in flight, no content. It is written every few seconds "
-             "and begins anew with every start."),
+             "and begins anew with every start.", option="hpu_record_profile"),
     Variable("VLLM_T_COMPILE_FULLGRAPH", "bool", "false",
              "torch.compile with fullgraph=True: a graph break is an error."),
     Variable("VLLM_BUCKETING_STRATEGY", "text", "exp",
              "How the sizes of graphs are chosen: opt makes expected traffic cheapest, exp doubles "
              "them, lin takes equal steps that the bucket variables set, pad leaves out those of "
-             "lin that save little padding. See shapes.md.",
+             "lin that save little padding. With a traffic profile, opt is the default. See "
+             "shapes.md.",
              choices=("exp", "lin", "pad", "opt"), option="hpu_bucketing_strategy"),
     Variable("VLLM_HPU_TRAFFIC_PROFILE", "text", "chat and some documents",
-             "A JSON file with the traffic to plan for (strategy opt): lengths of requests, and "
-             "how many are in flight. See shapes.md."),
+             "A JSON file with the traffic to plan for, with strategy opt unless another is "
+             "chosen: lengths of requests, and how many are in flight. See shapes.md.",
+             option="hpu_traffic_profile"),
     Variable("VLLM_HPU_PLAN_BUDGET", "text", "100 graphs",
              "Most graphs of a plan, or the seconds and bytes they may take by prediction "
              '(strategy opt): for example "60 graphs", "20 min, 8 GiB".',
@@ -164,7 +166,7 @@ _EXECUTION = [
     Variable("VLLM_HPU_PLAN_COST", "text", "time",
              "What a launch costs, where plans choose between graphs: predicted time, which counts "
              "operations and bytes moved, or operations alone.",
-             choices=("time", "operations")),
+             choices=("time", "operations"), option="hpu_plan_cost"),
     Variable("VLLM_EXPONENTIAL_BUCKETING", "bool", "", "true is exp, false is lin.",
              Status.DEPRECATED, "Set VLLM_BUCKETING_STRATEGY=exp or =lin"),
     *_bucket_variables(),

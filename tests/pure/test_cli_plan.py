@@ -212,6 +212,7 @@ def test_limits_reach_the_plan() -> None:
     assert max(graph["prefill_blocks"] for graph in found["graphs"]) == 40
     decode = [graph for graph in found["graphs"] if graph["kind"] == "decode"]
     assert all(graph["tokens"] == 4 * graph["decode_rows"] for graph in decode)
+    assert found["serve"].endswith("--hpu-bucketing-strategy exp --speculative-config ...")
 
 
 def test_padding_falls_while_warm_up_goes_on() -> None:
@@ -238,11 +239,33 @@ def test_the_optimal_strategy_plans_for_the_profile_and_the_budget(tmp_path: Pat
     assert [graph["tokens"] for graph in found["graphs"]] == [key.tokens for key in server.keys]
 
 
+def test_a_profile_is_planned_for_by_itself(tmp_path: Path) -> None:
+    file = tmp_path / "traffic.json"
+    Traffic((Length(300, 100, 1),), (Load(4, 1.0),)).write(file)
+    found = plan(DEMO, *SMALL, "--profile", file)
+    assert found["strategy"] == "opt"
+    given = {"VLLM_HPU_TRAFFIC_PROFILE": str(file)}
+    assert [g["tokens"] for g in found["graphs"]] == [k.tokens for k in server_plan(**given).keys]
+    assert found["serve"] == (
+        f"vllm serve {DEMO} --max-num-seqs 16 --max-num-batched-tokens 512 --max-model-len 1024 "
+        f"--hpu-bucketing-strategy opt --hpu-traffic-profile {file}"
+    )
+    operations = plan(DEMO, *SMALL, "--profile", file, "--cost=operations", "--budget-graphs=15")
+    assert operations["serve"].endswith("--hpu-plan-budget '15 graphs' --hpu-plan-cost operations")
+    server = server_plan(**given, VLLM_HPU_PLAN_COST="operations", VLLM_HPU_PLAN_BUDGET="15 graphs")
+    assert [g["tokens"] for g in operations["graphs"]] == [key.tokens for key in server.keys]
+    by_time = plan(DEMO, *SMALL, "--profile", file, "--budget-graphs=15")
+    # Least operations, in which one strategy may not be worse than the other by its own measure.
+    padding = [found["strategies"]["opt"]["padding"] for found in (operations, by_time)]
+    assert padding[0] <= padding[1]
+
+
 def test_sizes_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "buckets.txt"
     file.write_text("(1, 64, 0)\n(16, 1, 128)\n")
     found = plan(DEMO, *SMALL, "--bucket-file", file)
     assert found["strategy"] == "file"
+    assert found["serve"].startswith(f"VLLM_BUCKETING_FROM_FILE={file} vllm serve {DEMO} --max-")
     assert 64 in {graph["tokens"] for graph in found["graphs"]}
     assert plan(DEMO, *SMALL, VLLM_BUCKETING_FROM_FILE=str(file))["graphs"] == found["graphs"]
     assert str(tmp_path / "none") in refusal(DEMO, "--bucket-file", tmp_path / "none")
@@ -255,6 +278,8 @@ def test_the_table_says_what_the_json_says() -> None:
         assert re.search(rf"^ +{kind['kind']} +{kind['graphs']} ", text, re.MULTILINE)
     assert re.search(rf"^ +all +{len(found['graphs'])} ", text, re.MULTILINE)
     assert found["warm_up_source"] in text
+    assert f"\n  {found['serve']}\n" in text
+    assert "--hpu-record-profile FILE" in text
     assert all(f"  {name} " in text for name in found["strategies"])
 
 

@@ -179,6 +179,17 @@ def test_other_strategies_say_what_they_ignore() -> None:
     assert (settings.traffic_profile, settings.plan_budget) == ("day.json", "60 graphs")
 
 
+def test_a_traffic_profile_chooses_the_strategy_that_uses_it() -> None:
+    profile = {"VLLM_HPU_TRAFFIC_PROFILE": "day.json"}
+    settings = Settings.from_env(profile)
+    assert (settings.bucketing_strategy, settings.messages) == ("opt", ())
+    for chosen in ({"VLLM_BUCKETING_STRATEGY": "pad"}, {"VLLM_EXPONENTIAL_BUCKETING": "false"}):
+        assert Settings.from_env(profile | chosen).bucketing_strategy in ("pad", "lin")
+    file = {"VLLM_BUCKETING_FROM_FILE": "buckets.txt"}
+    assert Settings.from_env(profile | file).bucketing_strategy == "file"
+    assert Settings.from_env({"VLLM_HPU_TRAFFIC_PROFILE": ""}).bucketing_strategy == "exp"
+
+
 def test_a_file_of_buckets_replaces_the_strategy() -> None:
     settings = Settings.from_env({"VLLM_BUCKETING_FROM_FILE": "buckets.txt"})
     assert (settings.bucketing_strategy, settings.bucketing_file) == ("file", "buckets.txt")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from vllm.config import VllmConfig
 from vllm.v1.engine import FinishReason
 from vllm.v1.metrics.stats import FinishedRequestStats, IterationStats, SchedulerStats
 
@@ -21,8 +21,7 @@ def traffic_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Tr
     def made(file: Path) -> TrafficLog:
         monkeypatch.setenv("VLLM_HPU_RECORD_PROFILE", str(file))
         settings.cache_clear()
-        config: Any = None  # not looked at
-        return TrafficLog(config)
+        return TrafficLog(VllmConfig())
 
     yield made
     monkeypatch.undo()
@@ -62,6 +61,23 @@ def test_lengths_and_concurrency(tmp_path: Path, traffic_log: Callable[[Path], T
     log.record(SchedulerStats(), again)
     log.log()
     assert Traffic.read(file).lengths[0] == Length(10, 5, 2, 0)
+
+
+def test_a_flag_says_where_to_record(tmp_path: Path) -> None:
+    """The front end loads the recorder as soon as an engine's configuration asks for it."""
+    from vllm.v1.engine import async_llm
+
+    file = tmp_path / "traffic.json"
+    for options in ({"hpu_record_profile": str(file)}, {}):
+        config = VllmConfig(additional_config=options)
+        assert TrafficLog in async_llm.load_stat_logger_plugin_factories()
+        log = TrafficLog(config)
+        ending = IterationStats()
+        ending.finished_requests = [finished(10, 5)]
+        log.record(SchedulerStats(num_running_reqs=1), ending)
+        log.log()
+        assert file.exists() == bool(options)
+        file.unlink(missing_ok=True)
 
 
 def test_a_file_that_cannot_be_written_costs_a_warning(

@@ -22,14 +22,14 @@ names its source. Nothing is compiled, no card is needed, and only MODEL/config.
 
 Limits that are not given are those that `vllm serve` would take on the card. The variables that a
 server reads apply: VLLM_BUCKETING_STRATEGY, VLLM_BUCKETING_FROM_FILE, VLLM_*_BUCKET_*,
-VLLM_HPU_TRAFFIC_PROFILE, VLLM_HPU_PLAN_BUDGET, PT_HPU_RECIPE_CACHE_CONFIG.
+VLLM_HPU_TRAFFIC_PROFILE, VLLM_HPU_PLAN_BUDGET, VLLM_HPU_PLAN_COST, PT_HPU_RECIPE_CACHE_CONFIG.
 """
 
 EXAMPLES = """\
 examples:
   vllm-hpu plan models/demo
   vllm-hpu plan /models/llama-8b --max-model-len 32768 --max-num-seqs 256 --plot plan.png
-  vllm-hpu plan /models/llama-8b --strategy opt --profile traffic.json --json
+  vllm-hpu plan /models/llama-8b --profile traffic.json --cost operations
 """
 
 
@@ -67,7 +67,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         choices=(*NAMES, "file"),
         help="how sizes are chosen: "
         + "; ".join(f"{name}: {meaning}" for name, meaning in NAMES.items())
-        + "; file: those of --bucket-file. Default: what VLLM_BUCKETING_STRATEGY says",
+        + "; file: those of --bucket-file. Default: what VLLM_BUCKETING_STRATEGY says, else opt "
+        "with a profile and exp without",
     )
     parser.add_argument(
         "--bucket-file", metavar="FILE", help="sizes of graphs (as VLLM_BUCKETING_FROM_FILE)"
@@ -75,7 +76,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--profile",
         metavar="FILE",
-        help="traffic to plan for and to count padding on, as VLLM_HPU_RECORD_PROFILE writes it",
+        help="traffic to plan for and to count padding on, as a server started with "
+        "--hpu-record-profile writes it",
+    )
+    parser.add_argument(
+        "--cost",
+        choices=("time", "operations"),
+        help="what a launch costs, where plans choose between graphs: predicted time, or "
+        "operations alone. Default: what VLLM_HPU_PLAN_COST says, else time",
     )
     parser.add_argument(
         "--budget-graphs",
@@ -133,7 +141,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     """The environment's settings, changed by what the command line says."""
-    found = settings()
+    profile = ("VLLM_HPU_TRAFFIC_PROFILE", options.profile)
+    found = settings((profile,)) if options.profile else settings()
     if options.bucket_file:
         found = replace(found, bucketing_file=options.bucket_file, bucketing_strategy="file")
     if options.strategy:
@@ -142,8 +151,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         raise ConfigurationError(
             "--strategy file needs a file of sizes", do="Add --bucket-file FILE"
         )
-    if options.profile:
-        found = replace(found, traffic_profile=options.profile)
+    if options.cost:
+        found = replace(found, plan_cost=options.cost)
     if options.budget_graphs:
         found = replace(found, plan_budget=f"{options.budget_graphs} graphs")
     return found

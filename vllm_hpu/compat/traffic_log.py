@@ -1,4 +1,4 @@
-"""Let the server record its traffic when VLLM_HPU_RECORD_PROFILE asks for it.
+"""Let the server record its traffic when ``--hpu-record-profile`` asks for it.
 
 Replaces: ``load_stat_logger_plugin_factories`` as ``vllm.v1.engine.async_llm`` calls it; the
 original is called, and the recorder added.
@@ -14,13 +14,17 @@ import functools
 from typing import Any
 
 
-@functools.cache  # once per process
 def install() -> None:
-    """Replace the function, if there is something to record."""
+    """Replace the function if VLLM_HPU_RECORD_PROFILE is set; a flag is known later (rules)."""
     from vllm_hpu.settings import settings
 
-    if not settings().record_profile:
-        return
+    if settings().record_profile:
+        add_recorder()
+
+
+@functools.cache  # once per process
+def add_recorder() -> None:
+    """Replace the function."""
     from vllm.v1.engine import async_llm
 
     load = async_llm.load_stat_logger_plugin_factories

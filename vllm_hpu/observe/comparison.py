@@ -22,7 +22,7 @@ from vllm_hpu.shapes.traffic import Traffic
 
 _ASSUMED = (
     "an assumption: chats, chats with a cached history and a few documents, with any number of "
-    "requests in flight (VLLM_HPU_RECORD_PROFILE records yours for --profile)"
+    "requests in flight"
 )
 # Padding is counted on other requests than those that strategy opt drew from the same traffic.
 _SEED = 1

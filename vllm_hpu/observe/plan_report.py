@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vllm_hpu.observe.comparison import Comparison
+from vllm_hpu.observe.comparison import Comparison, Question
 from vllm_hpu.observe.forecast import Forecast, WarmUpForecast
+from vllm_hpu.observe.serve_command import serve_command
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _FLAGS = {
@@ -29,6 +30,7 @@ def as_text(comparison: Comparison) -> str:
         f"Strategy {question.strategy}\n" + _kinds(chosen),
         _warm_up(comparison),
         "All strategies on this traffic\n" + _strategies(comparison),
+        _serve(comparison.question),
         f"Sources\n"
         f"  padded FLOPs: the operations of this model's forward, counted by formula\n"
         f"  padded time: prediction, a roofline of the card ({question.card.source})\n"
@@ -53,6 +55,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "limits_from": question.server.origins,
         "traffic": comparison.traffic,
         "strategy": question.strategy,
+        "cost": question.settings.plan_cost,
+        "serve": serve_command(question),
         "graphs": [
             {"kind": key.kind, "covering": key in set(chosen.plan.covering), **asdict(key)}
             for key in chosen.plan.keys
@@ -120,6 +124,16 @@ def _warm_up(comparison: Comparison) -> str:
 def _warm_up_words(warm_up: WarmUpForecast) -> str:
     graphs = "1 graph" if warm_up.graphs == 1 else f"{warm_up.graphs:,} graphs"
     return f"{graphs}, {duration(warm_up.seconds)}, {size(warm_up.bytes)}"
+
+
+def _serve(question: Question) -> str:
+    lines = ["Serve with this plan", f"  {serve_command(question)}"]
+    if not question.settings.traffic_profile:
+        lines += [
+            "A plan for your own traffic pads less: serve a day with --hpu-record-profile FILE,",
+            "  then give --profile FILE here.",
+        ]
+    return "\n".join(lines)
 
 
 def _strategies(comparison: Comparison) -> str:

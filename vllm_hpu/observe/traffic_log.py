@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vllm.logger import init_logger
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from vllm_hpu.settings import settings
+from vllm_hpu.options import settings_of
 from vllm_hpu.shapes.traffic import TrafficRecorder
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ class TrafficLog(StatLoggerBase):
     """
 
     def __init__(self, vllm_config: VllmConfig, engine_index: int = 0) -> None:
-        self._file = Path(settings().record_profile).absolute()
+        # Empty for an engine beside one that records, in the same process.
+        file = settings_of(vllm_config).record_profile
+        self._file = Path(file).absolute() if file else None
         self._recorder = TrafficRecorder()
         self._new = False
         self._written = time.monotonic()
@@ -66,17 +68,19 @@ class TrafficLog(StatLoggerBase):
         self._write()
 
     def log_engine_initialized(self) -> None:
-        logger.info("The traffic is recorded in %s.", self._file)
+        if self._file is not None:
+            logger.info("The traffic is recorded in %s.", self._file)
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        if not self._new or not self._recorder:
+        if self._file is None or not self._new or not self._recorder:
             return
         self._new = False
         try:
             self._recorder.traffic().write(self._file)
         except OSError as error:
             logger.warning_once(
-                "The traffic cannot be recorded: %s. Correct or unset VLLM_HPU_RECORD_PROFILE.",
+                "The traffic cannot be recorded: %s. Correct or remove --hpu-record-profile "
+                "(VLLM_HPU_RECORD_PROFILE).",
                 str(error),
             )
