@@ -93,11 +93,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, profile: Path) -> Iterator[
     environment = {
         "VLLM_SERVER_DEV_MODE": "1",
         "VLLM_LOG_STATS_INTERVAL": "1",
-        "VLLM_HPU_RECORD_PROFILE": str(profile),
         "OMP_NUM_THREADS": "1",
     }
     log = tmp_path_factory.mktemp("metrics") / "server.log"
-    with serve(str(DEMO), *LIMITS, log=log, **environment) as url:
+    record = f"--hpu-record-profile={profile}"
+    with serve(str(DEMO), *LIMITS, record, log=log, **environment) as url:
         wait_for(lambda: Scrape(url)("vllm:hpu_warmup_finished") == 1)
         yield url
 
