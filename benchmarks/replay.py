@@ -98,6 +98,7 @@ def milliseconds(step: Callable[[], object], steps: int) -> float:
     start = time.perf_counter()
     for _ in range(steps):
         step()
+    torch.hpu.synchronize()
     return (time.perf_counter() - start) / steps * 1e3
 
 

@@ -425,3 +425,44 @@ def test_sequences_packed_into_one_batch(dtype, hidden):
         )
         start += length
     assert plain.isfinite().all()
+
+
+@pytest.mark.parametrize("mask_kind", ["none", "batch", "heads", "shared"])
+@pytest.mark.parametrize(
+    ("batch", "groups", "per_group", "keys", "dim"),
+    [(3, 4, 3, 128, 64), (1, 2, 7, 45, 96), (2, 1, 4, 1, 32), (2, 3, 1, 19, 128)],
+)
+def test_one_query_per_sequence(batch, groups, per_group, keys, dim, mask_kind):
+    generator = torch.Generator().manual_seed(7)
+    heads = groups * per_group
+    q, k, v = inputs(generator, torch.bfloat16, batch, heads, groups, 1, keys, dim, dim)
+    shape = {
+        "none": None,
+        "batch": (batch, 1, 1, keys),
+        "heads": (1, heads, 1, keys),
+        "shared": (1, 1, 1, keys),
+    }[mask_kind]
+    mask = None
+    if shape is not None:
+        hidden = torch.rand(shape, generator=generator) < 0.4
+        hidden[..., -1] = False
+        mask = torch.randn(shape, generator=generator).masked_fill(hidden, float("-inf"))
+        mask = mask.to(torch.bfloat16)
+    for sink in (None, torch.randn(heads, generator=generator)):
+        arguments = (*on_device(q, k, v, mask), 0.0, False, None, "fast", True, None, "right")
+        out = FusedSDPA.apply(*arguments, False, False, (-1, -1), *on_device(sink))
+        expected, _ = exact(q, k, v, mask, sink=sink)
+        # The weights of the keys are not rounded, the result is, and once more with a sink.
+        roundings = 1 if sink is None else 2
+        torch.testing.assert_close(out.cpu().double(), expected, rtol=roundings * 2**-8, atol=1e-5)
+
+
+def test_one_query_with_nothing_to_see_or_a_key_nobody_wrote():
+    q, k, v = (torch.ones(2, 2, n, 64, dtype=torch.bfloat16, device="hpu") for n in (1, 3, 3))
+    hidden = torch.full((2, 1, 1, 3), float("-inf"), dtype=torch.bfloat16)
+    hidden[1] = 0
+    out = FusedSDPA.apply(q, k, v, hidden.to("hpu"))
+    assert out[0].eq(0).all()
+    assert out[1].eq(1).all()
+    k[:, :, 2] = float("nan")
+    assert FusedSDPA.apply(q, k, v).isnan().all()

@@ -1,4 +1,5 @@
-// The kernel of fused attention, one launch: ATen's flash kernel, then the sink of each row.
+// The kernel of fused attention, one launch: ATen's flash kernel, or attention_row.cpp's for one query
+// per sequence, then the sink of each row.
 //
 // PyTorch declares its kernel random because of dropout, which is never used here; under a name of
 // its own it needs no generator and can be captured.
@@ -17,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "attention_row.h"
 #include "row_loops.h"
 
 namespace gaudi::bridge {
@@ -120,7 +122,8 @@ std::pair<at::Tensor, at::Tensor> attend_in_blocks(const at::Tensor& q, const at
 at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const std::optional<at::Tensor>& mask, bool causal, double scale,
                            const std::optional<at::Tensor>& sink) {
-  auto [out, log_sum] = worth_blocks(q, k, mask, causal)
+  auto [out, log_sum] = is_rows(q, k, v, mask, causal) ? attend_rows(q, k, v, mask, scale)
+                        : worth_blocks(q, k, mask, causal)
                             ? attend_in_blocks(q, k, v, *mask, scale)
                             : attend(q, k, v, mask, causal, scale);
   if (!sink.has_value()) return out;

@@ -3,6 +3,7 @@
 // ATen's kernel rearranges the weight for every call, which pays only when many rows share it. Here the
 // weight is read once, where it lies, fetched ahead while the previous columns are summed. Sums are
 // float32, in another order than ATen's. Everything else goes to ATen.
+#include <bridge/bf16_vectors.h>
 #include <bridge/tile_product.h>
 #include <torch_headers.h>
 
@@ -14,12 +15,6 @@
 #include <array>
 #include <cstdint>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#include <immintrin.h>
-#define GAUDI_HAS_BF16_DOT 1
-#define GAUDI_BF16_DOT __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")))
-#endif
-
 namespace gaudi::bridge {
 namespace {
 
@@ -30,26 +25,6 @@ constexpr int kColumns = 4;        // columns of the result summed side by side
 constexpr int kRows = 6;           // 6 x 4 sums and their operands fill the 32 vector registers
 constexpr int64_t kStep = 32;      // elements per vector
 constexpr int64_t kPanelsAhead = 4;  // how far ahead the weight is fetched: 4 times 4 columns
-
-GAUDI_BF16_DOT inline __m512bh load(const c10::BFloat16* p) {
-  return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p));
-}
-
-GAUDI_BF16_DOT inline __m512bh load_tail(const c10::BFloat16* p, __mmask32 mask) {
-  return reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(mask, p));
-}
-
-// The sums of four vectors, in order.
-GAUDI_BF16_DOT inline __m128 sums(const __m512 (&v)[kColumns]) {
-  __m128 quarter[kColumns];
-#pragma GCC unroll 8
-  for (int c = 0; c < kColumns; ++c) {
-    const __m256 half =
-        _mm256_add_ps(_mm512_castps512_ps256(v[c]), _mm512_extractf32x8_ps(v[c], 1));
-    quarter[c] = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-  }
-  return _mm_hadd_ps(_mm_hadd_ps(quarter[0], quarter[1]), _mm_hadd_ps(quarter[2], quarter[3]));
-}
 
 // R rows from `row` on by `count` columns (at most kColumns) from `column` on. The tiles of a panel
 // share the fetching ahead: tile number `group` of `groups` takes every groups-th column.
@@ -128,11 +103,7 @@ void columns(const Product& p, int64_t begin, int64_t end) {
 }
 
 bool fits(const at::Tensor& x, const at::Tensor& matrix) {
-  static const bool supported = __builtin_cpu_supports("avx512bf16") > 0 &&
-                                __builtin_cpu_supports("avx512bw") > 0 &&
-                                __builtin_cpu_supports("avx512vl") > 0 &&
-                                __builtin_cpu_supports("avx512dq") > 0;
-  return supported && x.dim() == 2 && matrix.dim() == 2 && x.scalar_type() == at::kBFloat16 &&
+  return has_bf16_dot() && x.dim() == 2 && matrix.dim() == 2 && x.scalar_type() == at::kBFloat16 &&
          matrix.scalar_type() == at::kBFloat16 && x.size(1) == matrix.size(0) && x.size(0) > 0 &&
          x.size(0) <= kMostRows && x.size(1) >= kStep && matrix.size(1) >= kColumns &&
          x.stride(1) == 1 && matrix.stride(0) == 1 && x.stride(0) >= 0 && matrix.stride(1) >= 0;
