@@ -247,6 +247,21 @@ print(host.sum().item(), torch.hpu.memory_allocated() <= before)
     assert device("late").run(code) == [f"{float(1 << 20)} True"]
 
 
+def test_late_work_is_done_even_if_nobody_waits(device):
+    code = """
+graph, out = slow_graph()
+pinned = torch.empty(4, pin_memory=True)
+graph.replay()
+pinned.copy_(out, non_blocking=True)
+print(pinned.isnan().all().item())
+begun = time.monotonic()
+while pinned.isnan().any() and time.monotonic() - begun < 30:
+    time.sleep(0.1)
+print(pinned.tolist())
+"""
+    assert device("late").run(code) == ["True", str([2.0] * 4)]
+
+
 def test_elapsed_time_needs_complete_events(device):
     code = """
 graph, out = slow_graph()

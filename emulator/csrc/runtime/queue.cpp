@@ -24,7 +24,8 @@ namespace {
 
 // A submitter waits while a stream has this much work left, as a card's queues are finite too.
 constexpr int64_t kLongest = 512;
-// A thread without work for so long ends; the next work starts another.
+// A thread without work for so long ends; the next work starts another. Late work that nobody waits for
+// is done after as long: somebody may wait whom this process cannot see.
 constexpr auto kIdle = std::chrono::seconds(2);
 
 std::atomic<Schedule> g_schedule{Schedule::kImmediate};
@@ -122,6 +123,8 @@ class Queue {
         finished_.notify_all();
       } else if (stopping_ || (!ready && tasks_.empty())) {
         break;
+      } else if (!ready) {
+        wanted_ = submitted_;
       }
     }
     running_ = false;
@@ -223,6 +226,10 @@ void wait_for_card(int card) {
 }
 
 void wait_for_all() { wait_for_card(-1); }
+
+void start_stream(int card, StreamId stream) {
+  if (auto* queue = find(card, stream)) queue->done(queue->last(), /*start=*/true);
+}
 
 void let_wait(int card, StreamId stream, int64_t place) {
   if (auto* queue = find(card, stream)) queue->await(place, false);

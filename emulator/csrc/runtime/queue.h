@@ -2,8 +2,8 @@
 //
 // Work of one stream runs in order. Three schedules, all legal for an asynchronous device: at once
 // (the caller runs it), as soon as possible (the stream's thread), and as late as possible (the
-// stream's thread, but only when somebody waits for it, so that whoever forgot to wait always sees
-// the state before).
+// stream's thread, but only when somebody waits for it, so that whoever forgot to wait sees the
+// state before; after two seconds without a wait it is done as well).
 #pragma once
 
 #include <atomic>
@@ -42,6 +42,8 @@ void wait_for_place(int card, StreamId stream, int64_t place);
 void wait_for_stream(int card, StreamId stream);
 void wait_for_card(int card);
 void wait_for_all();
+// Somebody outside of this process waits for the stream's work: late work may start.
+void start_stream(int card, StreamId stream);
 // As wait_for_place, but exceptions are left for the host.
 void let_wait(int card, StreamId stream, int64_t place);
 

@@ -89,6 +89,7 @@ void Graph::clear() {
   seen_.clear();
   born_.clear();
   tolerant_ = false;
+  meets_others_ = false;
   given_up_.clear();
   if (workspace_bytes_ > 0) {
     runtime::release(card_, static_cast<size_t>(workspace_bytes_), workspace_);
@@ -185,6 +186,8 @@ void Graph::record(const c10::OperatorHandle& op, std::vector<c10::IValue> args,
   const size_t index = steps_.size();
   Step step{op, std::move(args), {}, false, {}, {}};
   description_.append(toString(op.operator_name())).push_back('(');
+  // The operator of distributed/hccl/collectives.py.
+  meets_others_ |= op.operator_name().name == "gaudi_kernel::collective";
   for (const auto& argument : step.args) {
     touch_all(argument, index);
     describe(argument);
@@ -318,6 +321,7 @@ void Graph::replay() {
     run_all();
   } else {
     enqueue_on_current_stream(card_, [self = shared_from_this()] { self->run_all(); });
+    if (meets_others_) runtime::start_stream(card_, runtime::current_stream(card_));
   }
 }
 

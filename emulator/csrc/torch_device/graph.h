@@ -129,6 +129,7 @@ class Graph : public std::enable_shared_from_this<Graph> {
 
   State state_ = State::kEmpty;
   bool tolerant_ = false;
+  bool meets_others_ = false;  // other processes wait for a collective inside
   std::string given_up_;
   int card_ = 0;
   int64_t workspace_bytes_ = 0;
