@@ -39,6 +39,8 @@ class Settings:
     warmup_load_seconds time between graphs compiled under load, 0 for none
                         (VLLM_HPU_WARMUP_LOAD_SECONDS)
     record_profile      file to record traffic to, "" for none (VLLM_HPU_RECORD_PROFILE)
+    graph_reserved_share  of the memory that steps leave, what the KV cache leaves to graphs
+                        (VLLM_GRAPH_RESERVED_MEM)
     recipe_cache        directory of the bridge's recipe cache, "" without one
                         (PT_HPU_RECIPE_CACHE_CONFIG)
     compile_fullgraph   torch.compile(fullgraph=...) (VLLM_T_COMPILE_FULLGRAPH)
@@ -61,6 +63,7 @@ class Settings:
     warmup_seconds: int | None
     warmup_bytes: int | None
     warmup_load_seconds: int
+    graph_reserved_share: float
     record_profile: str
     recipe_cache: str
     compile_fullgraph: bool
@@ -94,6 +97,7 @@ class Settings:
             warmup_seconds=_limit("VLLM_HPU_WARMUP_SECONDS", environ),
             warmup_bytes=_limit("VLLM_HPU_WARMUP_BYTES", environ),
             warmup_load_seconds=_limit("VLLM_HPU_WARMUP_LOAD_SECONDS", environ) or 0,
+            graph_reserved_share=_share("VLLM_GRAPH_RESERVED_MEM", environ),
             record_profile=_text("VLLM_HPU_RECORD_PROFILE", environ),
             # path, delete at start, size in MB, on NFS
             recipe_cache=environ.get("PT_HPU_RECIPE_CACHE_CONFIG", "").partition(",")[0].strip(),
@@ -243,6 +247,19 @@ def _text(name: str, environ: Mapping[str, str]) -> str:
 def _limit(name: str, environ: Mapping[str, str]) -> int | None:
     """A number that limits nothing when it is not given."""
     return _number(VARIABLES[name], environ[name]) if name in environ else None
+
+
+def _share(name: str, environ: Mapping[str, str]) -> float:
+    text = _text(name, environ)
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise ConfigurationError(
+            f"{name}={text}", "It is a share, from 0 to below 1", f"Set {name}=0.1, or unset it"
+        )
+    return share
 
 
 def _strategy(environ: Mapping[str, str]) -> str:

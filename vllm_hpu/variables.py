@@ -177,8 +177,9 @@ _EXECUTION = [
              Status.NO_EFFECT,
              "Every step runs in a planned size; VLLM_SKIP_WARMUP=1 starts without warm-up",
              acts_like="true"),
-    Variable("VLLM_GRAPH_RESERVED_MEM", "text", "0.1", "Share of memory kept for graphs.",
-             Status.LATER, "The KV cache takes what --gpu-memory-utilization leaves; lower that"),
+    Variable("VLLM_GRAPH_RESERVED_MEM", "text", "0.1",
+             "Share of the memory left beside weights, buffers and the largest steps that the KV "
+             "cache leaves to graphs, from 0 to below 1. Eager mode has no graphs and keeps none."),
     Variable("VLLM_T_COMPILE_DYNAMIC_SHAPES", "bool", "true",
              "Whether torch.compile is told about changing shapes.", Status.NO_EFFECT,
              "Every graph is compiled for one shape", acts_like="false"),

@@ -49,6 +49,21 @@ def test_an_idle_engine_still_calls_nobody():
         assert hook not in source
 
 
+def test_a_step_is_still_bounded_by_rows_and_tokens_alone():
+    """The scheduler's configuration knows no bound for the context of a step."""
+    import inspect
+
+    from vllm.config import SchedulerConfig
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    bounds = [name for name in vars(SchedulerConfig)["__dataclass_fields__"] if "max" in name]
+    assert not [name for name in bounds if "block" in name or "context" in name], bounds
+    source = inspect.getsource(inspect.unwrap(Scheduler.schedule))
+    assert "current_platform" not in source
+    # A waiting request without slots stays where it is, which is what the guard relies on.
+    assert "# The request cannot be scheduled." in source
+
+
 def test_a_changed_signature_is_named(monkeypatch):
     from vllm.v1.worker.gpu_worker import Worker
 

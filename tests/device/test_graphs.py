@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from .conftest import ON_CARD, counted, emulated_only
+from .conftest import ON_CARD, counted, emulated_only, run_python
 
 if not ON_CARD:
     from gaudi_emulator import _C
@@ -217,3 +217,35 @@ def test_misuse_is_refused(graph):
         graph.capture_begin()
     with pytest.raises(RuntimeError, match="without capture_begin"):
         graph.capture_end()
+
+
+def test_recording_takes_no_memory_but_the_graph_does():
+    """A card computes nothing while it records, so tensors of a capture exist in no memory."""
+    code = (
+        "import gc, gaudi_emulator, torch; gaudi_emulator.activate()\n"
+        "from gaudi_emulator.graph import Graph\n"
+        "x = torch.ones(8 << 20, dtype=torch.uint8, device='hpu')\n"
+        "def chain():\n"
+        "    y = x\n"
+        "    for _ in range(20): y = y + 1\n"
+        "def all_at_once():\n"
+        "    return sum([x + number for number in range(20)])\n"
+        "def record(function):\n"
+        "    graph = Graph()\n"
+        "    graph.capture_begin()\n"
+        "    function()\n"
+        "    graph.capture_end()\n"
+        "    return graph\n"
+        "graph = record(chain)\n"
+        "print(torch.hpu.max_memory_allocated() <= 32 << 20)\n"
+        "graph.reset()\n"
+        "before = torch.hpu.memory_allocated()\n"
+        "try: record(all_at_once)\n"
+        "except torch.OutOfMemoryError as error: print('full:', error)\n"
+        "gc.collect()\n"
+        "print(torch.hpu.memory_allocated() == before)\n"
+    )
+    done = run_python(code, GAUDI_EMULATOR_MEMORY="64MiB")
+    small, full, given_back = done.stdout.splitlines() or [done.stderr] * 3
+    assert small == given_back == "True", done
+    assert "full: HPU out of memory. Tried to allocate" in full

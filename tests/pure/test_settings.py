@@ -27,6 +27,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         warmup_seconds=None,
         warmup_bytes=None,
         warmup_load_seconds=0,
+        graph_reserved_share=0.1,
         record_profile="",
         recipe_cache="",
         compile_fullgraph=False,
@@ -371,3 +372,10 @@ def test_errors_say_what_why_and_what_to_do(
     )
     assert str(error("It broke", do="Wait")) == "It broke. Wait."
     assert issubclass(error, builtin)
+
+
+@pytest.mark.parametrize("text", ["1", "-0.1", "ten", "nan"])
+def test_a_share_is_from_0_to_below_1(text: str) -> None:
+    assert Settings.from_env({"VLLM_GRAPH_RESERVED_MEM": "0.25"}).graph_reserved_share == 0.25
+    with pytest.raises(ConfigurationError, match=f"VLLM_GRAPH_RESERVED_MEM={text}"):
+        Settings.from_env({"VLLM_GRAPH_RESERVED_MEM": text})

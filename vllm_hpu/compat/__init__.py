@@ -12,11 +12,13 @@ def install() -> None:
         model_runner_v2,
         no_accelerator,
         option_flags,
+        step_bounds,
         traffic_log,
     )
 
     model_runner_v2.install()
     no_accelerator.install()
+    step_bounds.install()
     idle_gaps.install()
     traffic_log.install()
     option_flags.install()

@@ -108,6 +108,26 @@ SEAMS: tuple[Seam, ...] = (
 
 # In the engine core and its callers, which are other processes than the workers.
 ENGINE_SEAMS: tuple[Seam, ...] = (
+    Seam("vllm.v1.engine.core:EngineCore._initialize_kv_caches", ("self", "vllm_config")),
+    Seam("vllm.v1.core.sched.scheduler:Scheduler.schedule", ("self", "throttle_prefills")),
+    Seam(
+        "vllm.v1.core.kv_cache_manager:KVCacheManager.allocate_slots",
+        (
+            "self",
+            "request",
+            "num_new_tokens",
+            "num_new_computed_tokens",
+            "new_computed_blocks",
+            "num_lookahead_tokens",
+            "num_external_computed_tokens",
+            "delay_cache_blocks",
+            "num_encoder_tokens",
+            "full_sequence_must_fit",
+            "reserved_blocks",
+            "has_scheduled_reqs",
+            "skip_zeroing_group_ids",
+        ),
+    ),
     Seam("vllm.v1.engine.core:EngineCoreProc._initialize_kv_caches", ("self", "vllm_config")),
     Seam("vllm.v1.engine.core:EngineCoreProc._process_input_queue", ("self",)),
     Seam("vllm.v1.engine.async_llm:load_stat_logger_plugin_factories", ()),

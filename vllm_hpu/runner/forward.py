@@ -63,6 +63,11 @@ class StepForward:
         self._slot_mappings = build_slot_mappings_by_layer(slot_mappings, kv_cache_config)
         return self._metadata
 
+    def forget(self) -> None:
+        """Drop the prepared step, which holds tensors of the KV cache it was prepared for."""
+        self.key = None
+        self._metadata, self._slot_mappings = {}, {}
+
     def bind(self, key: GraphKey) -> Callable[[], Any]:
         """The forward of the prepared step; its result is the model's output."""
         runner = self._runner

@@ -43,7 +43,7 @@ def engine_limits(
     return replace(plain, max_decode_blocks=num_blocks, max_prefill_blocks=context)
 
 
-def limits_of(config: VllmConfig) -> Limits:
+def limits_of(config: VllmConfig, num_blocks: int | None = None) -> Limits:
     """The bounds that every step of this engine obeys."""
     return engine_limits(
         config.scheduler_config.max_num_seqs,
@@ -51,6 +51,7 @@ def limits_of(config: VllmConfig) -> Limits:
         config.model_config.max_model_len,
         config.cache_config.block_size,
         1 + config.num_speculative_tokens,
+        num_blocks,
     )
 
 
@@ -67,11 +68,12 @@ def shape_of(config: VllmConfig) -> ModelShape | None:
     return whole.shard(config.parallel_config.tensor_parallel_size)
 
 
-def plan_for(config: VllmConfig) -> ShapePlan:
-    """The plan of this engine.
+def plan_for(config: VllmConfig, num_blocks: int | None = None) -> ShapePlan:
+    """The plan of this engine, up to ``num_blocks`` KV blocks in decode or prefill rows.
 
     Raises:
         ConfigurationError: bucket variables that contradict each other or the engine's limits, or
             a file of sizes or traffic that is missing or wrong.
     """
-    return ShapePlan.from_settings(limits_of(config), settings_of(config), shape_of(config))
+    limits = limits_of(config, num_blocks)
+    return ShapePlan.from_settings(limits, settings_of(config), shape_of(config))

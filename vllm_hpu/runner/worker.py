@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import astuple
 
 import torch
 from vllm.config import set_current_vllm_config
 from vllm.logger import init_logger
+from vllm.multimodal.gpu_ipc_memory import reserve_mm_ipc_gpu_memory
 from vllm.platforms import current_platform
 from vllm.utils.mem_utils import MemorySnapshot
 from vllm.utils.torch_utils import set_random_seed
 from vllm.v1.worker.gpu_worker import Worker, init_worker_distributed_environment
+from vllm.v1.worker.startup_plan import maybe_apply_startup_plan
 from vllm.v1.worker.utils import request_memory
 from vllm.v1.worker.worker_base import CompilationTimes
 
@@ -19,12 +22,14 @@ from vllm_hpu import compat
 from vllm_hpu.device.info import load_bridge
 from vllm_hpu.device.metrics import compilations
 from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.execution.memory import EngineMemory
 from vllm_hpu.execution.mode import Mode
 from vllm_hpu.execution.progress import WarmupProgress
 from vllm_hpu.execution.warmup import WarmUp
 from vllm_hpu.observe.engine_metrics import EngineMetrics, Phase
 from vllm_hpu.runner.model_runner import HpuModelRunner
 from vllm_hpu.settings import settings
+from vllm_hpu.shapes.step_budget import StepBounds
 
 logger = init_logger("vllm.plugins.vllm_hpu.worker")
 
@@ -36,6 +41,7 @@ class HpuWorker(Worker):
 
     model_runner: HpuModelRunner  # type: ignore[assignment]  # vLLM names its V1 runner here
     warm_up: WarmUp | None = None
+    memory: EngineMemory
     metrics: EngineMetrics
     _idle_gaps = False
 
@@ -68,8 +74,22 @@ class HpuWorker(Worker):
         self.requested_memory = request_memory(self.init_snapshot, self.cache_config)
         self._init_workspace_and_model_runner()
 
+    def load_model(self, *, load_dummy_weights: bool = False) -> None:
+        """Load the weights; too little memory is refused, before if that is certain."""
+        self.memory = EngineMemory(
+            self.vllm_config,
+            self.model_runner.mode.mode,
+            self.requested_memory,
+            self.init_snapshot,
+        )
+        self.memory.before_loading()
+        with self.memory.while_loading():
+            super().load_model(load_dummy_weights=load_dummy_weights)
+
+    @torch.inference_mode()
     def determine_available_memory(self) -> int:
-        """Bytes for the KV cache; a size the user chose must fit on the card."""
+        """Bytes for the KV cache, what measured steps leave; a size the user chose must fit."""
+        maybe_apply_startup_plan(self)
         wanted = self.cache_config.kv_cache_memory_bytes
         free = self.init_snapshot.free_memory
         if wanted is not None and wanted > free:
@@ -78,7 +98,17 @@ class HpuWorker(Worker):
                 f"{free / GIB:.2f} GiB of its memory were free before the model was loaded",
                 "Lower --kv-cache-memory-bytes",
             )
-        return super().determine_available_memory()
+        with set_current_vllm_config(self.vllm_config):
+            plan = self.memory.determine(self.model_runner)
+        return reserve_mm_ipc_gpu_memory(
+            plan.kv,
+            self.model_config.multimodal_config,
+            getattr(self.parallel_config, "_api_process_count", 1),
+        )
+
+    def step_bounds(self) -> tuple[int, ...]:
+        """What a step may have within the plan: the fields of ``StepBounds``."""
+        return astuple(StepBounds.of(self.model_runner.plan.limits))
 
     def compilations(self) -> int:
         """Recipes compiled by this rank so far."""

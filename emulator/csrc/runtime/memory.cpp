@@ -54,6 +54,26 @@ std::string gibibytes(int64_t bytes) {
   return text;
 }
 
+[[noreturn]] void throw_out_of_memory(Card& c, int card, int64_t amount, int64_t used) {
+  c.errors.fetch_add(1, std::memory_order_relaxed);
+  throw OutOfMemory("HPU out of memory. Tried to allocate " + gibibytes(amount) + " on hpu:" +
+                    std::to_string(card) + ", which has " + gibibytes(g_total_bytes) +
+                    " in total, " + gibibytes(used) + " in use and " +
+                    gibibytes(g_total_bytes - used) +
+                    " free. Use smaller batches or a smaller cache, or free tensors first.");
+}
+
+void count(Card& c, int64_t amount) {
+  c.allocations.fetch_add(1, std::memory_order_relaxed);
+  c.allocated_total.fetch_add(amount, std::memory_order_relaxed);
+}
+
+void raise_peak(Card& c, int64_t now) {
+  int64_t peak = c.peak.load(std::memory_order_relaxed);
+  while (now > peak && !c.peak.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
+  }
+}
+
 }  // namespace
 
 void configure_memory(int cards, int64_t bytes_per_card, bool poison) {
@@ -96,21 +116,28 @@ Reservation reserve(int card, size_t bytes) {
   const int64_t now = c.in_use.fetch_add(amount, std::memory_order_relaxed) + amount;
   if (now > g_total_bytes) {
     c.in_use.fetch_sub(amount, std::memory_order_relaxed);
-    c.errors.fetch_add(1, std::memory_order_relaxed);
-    const int64_t used = now - amount;
-    throw OutOfMemory(
-        "HPU out of memory. Tried to allocate " + gibibytes(amount) + " on hpu:" +
-        std::to_string(card) + ", which has " + gibibytes(g_total_bytes) + " in total, " +
-        gibibytes(used) + " in use and " + gibibytes(g_total_bytes - used) +
-        " free. Use smaller batches or a smaller cache, or free tensors first.");
+    throw_out_of_memory(c, card, amount, now - amount);
   }
   const int64_t address = place(card, amount);
-  c.allocations.fetch_add(1, std::memory_order_relaxed);
-  c.allocated_total.fetch_add(amount, std::memory_order_relaxed);
-  int64_t peak = c.peak.load(std::memory_order_relaxed);
-  while (now > peak && !c.peak.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
-  }
+  count(c, amount);
+  raise_peak(c, now);
   return {address, log_allocation(card, amount)};
+}
+
+Reservation note(int card, size_t bytes) {
+  if (bytes == 0) return {};
+  auto& c = g_cards[card];
+  const auto amount = static_cast<int64_t>(bytes);
+  c.in_use.fetch_add(amount, std::memory_order_relaxed);
+  count(c, amount);
+  return {-1, log_allocation(card, amount)};
+}
+
+void settle(int card) {
+  auto& c = g_cards[card];
+  const int64_t now = c.in_use.load(std::memory_order_relaxed);
+  if (now > g_total_bytes) throw_out_of_memory(c, card, now - g_total_bytes, g_total_bytes);
+  raise_peak(c, now);
 }
 
 void release(int card, size_t bytes, Reservation reservation) noexcept {

@@ -47,6 +47,12 @@ void set_fragmentation(bool on);
 Reservation reserve(int card, size_t bytes);
 void release(int card, size_t bytes, Reservation reservation) noexcept;
 
+// The same for memory that only exists while a graph is recorded: no limit, and no peak. What is
+// left of it afterwards is subject to both through `settle`, which throws OutOfMemory beyond the
+// limit. It has no address of its own.
+Reservation note(int card, size_t bytes);
+void settle(int card);
+
 // Host bytes, 64-byte aligned, not accounted. Returns nullptr for 0 bytes; throws OutOfMemory when
 // the host itself has none left. `zeroed` memory is mapped lazily: untouched pages cost nothing.
 void* allocate_host(size_t bytes, bool zeroed);

@@ -63,6 +63,9 @@ void free_block(void* ctx) { delete static_cast<Block*>(ctx); }
 
 runtime::Reservation reserve_or_throw(int card, size_t bytes) {
   fault_at(runtime::Site::kAllocate, card);
+  // Intermediate tensors of a capture live in the graph's workspace, which is planned and reserved
+  // at its end.
+  if (Graph::capturing() != nullptr) return runtime::note(card, bytes);
   try {
     return runtime::reserve(card, bytes);
   } catch (const runtime::OutOfMemory& e) {

@@ -257,6 +257,7 @@ void Graph::plan_memory() {
     peak = std::max(peak, live);
   }
   try {
+    runtime::settle(card_);
     workspace_ = runtime::reserve(card_, static_cast<size_t>(peak));
   } catch (const runtime::OutOfMemory& e) {
     TORCH_CHECK_WITH(OutOfMemoryError, false, e.what());

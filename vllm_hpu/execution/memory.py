@@ -1,0 +1,292 @@
+"""The memory plan of one card: predicted before loading, measured after it, kept while serving.
+
+Source of the order of events: ``EngineCore._initialize_kv_caches`` of vLLM 0.32.0, which asks every
+worker for the bytes of its KV cache once the weights are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from typing import TYPE_CHECKING
+
+from vllm.distributed.parallel_state import is_global_first_rank
+from vllm.logger import init_logger
+from vllm.v1.core.kv_cache_utils import (
+    _max_memory_usage_bytes_from_groups,
+    _pool_bytes_per_block,
+    get_kv_cache_groups,
+)
+
+from vllm_hpu.device.memory import is_out_of_memory, memory_info
+from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.execution import agreement
+from vllm_hpu.execution.memory_measure import Measured, measure, measure_profile, settle
+from vllm_hpu.execution.memory_plan import (
+    Ask,
+    MemoryPlan,
+    Need,
+    Room,
+    corrected,
+    planned_blocks,
+    share_out,
+    size_text,
+    table,
+    ways_out,
+)
+from vllm_hpu.execution.memory_predict import predict
+from vllm_hpu.execution.mode import Mode
+from vllm_hpu.runner.plan import engine_limits, shape_of
+from vllm_hpu.settings import settings
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.utils.mem_utils import MemorySnapshot
+
+    from vllm_hpu.runner.model_runner import HpuModelRunner
+
+logger = init_logger("vllm.plugins.vllm_hpu.memory")
+
+# A prediction this much above what there is refuses an engine before its weights are loaded.
+CERTAIN = 1.25
+# How often steps are measured with fewer KV blocks each time.
+ATTEMPTS = 8
+
+
+class EngineMemory:
+    """Plans the memory of one rank's card."""
+
+    def __init__(self, config: VllmConfig, mode: Mode, usable: int, start: MemorySnapshot) -> None:
+        """``usable``: bytes the engine may take; ``start``: the card before it took any."""
+        self._config = config
+        self._graphs = mode is not Mode.EAGER
+        self._reserve = 0.0 if mode is Mode.EAGER else settings().graph_reserved_share
+        self._usable, self._total = usable, start.total_memory
+        self._used_before = start.total_memory - start.free_memory
+        self._shape = shape_of(config)
+
+    def before_loading(self) -> None:
+        """Print what is predicted.
+
+        Raises:
+            ConfigurationError: the weights alone are far more than there is.
+        """
+        need = self._predicted(self._ask)
+        if need is None:
+            logger.info("Memory: no prediction for this kind of model; it is measured instead.")
+            return
+        kv_least = need.kv_least * need.kv_block
+        rows = [
+            ("weights", need.weights, "from the sizes in config.json"),
+            ("buffers", need.buffers, "from the limits: token ids, block tables, penalties"),
+            ("largest step", need.steps, "from the limits and sizes"),
+            ("sampling", need.sampler, "from --max-num-seqs and the vocabulary"),
+            ("first graphs", need.graphs, "one largest step of each kind"),
+            ("KV cache, least", kv_least, f"one request of {self._ask.max_model_len} tokens"),
+            ("usable", self._usable, f"of {size_text(self._total)}"),
+        ]
+        self._show("Memory per card, predicted before loading:", rows)
+        if need.weights > CERTAIN * self._usable:
+            raise ConfigurationError(
+                f"The weights do not fit: they take about {size_text(need.weights)} per card "
+                f"(a prediction), and {size_text(self._usable)} of {size_text(self._total)} "
+                "may be used",
+                do="Use a smaller model, or spread it over more cards with --tensor-parallel-size",
+            )
+
+    @contextmanager
+    def while_loading(self) -> Iterator[None]:
+        """Out of memory within is a refusal with the limits that fit."""
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._refusal("The engine", None) from error
+
+    def determine(self, runner: HpuModelRunner) -> MemoryPlan:
+        """Measure steps and share out the card; ``runner.plan`` may become smaller.
+
+        Raises:
+            ConfigurationError: not even the smallest plan fits.
+        """
+        config = self._config
+        groups = get_kv_cache_groups(config, runner.get_kv_cache_spec())
+        block = _pool_bytes_per_block(config, groups)
+        least = -(-_max_memory_usage_bytes_from_groups(config, groups) // block) + 1
+        room = self._room(block)
+        with self.while_loading():
+            profile = measure_profile(runner)
+        settle()
+        weights = int(runner.model_memory_usage)
+        stay = memory_info(runner.device).used_bytes - self._used_before
+        left = (room.usable - stay if room.kv_bytes is None else room.kv_bytes) // block
+        limits = runner.plan.limits
+        whole = max(limits.decode_blocks, limits.prefill_blocks)
+        blocks = max(least, min(whole, left))
+        need: Need | None = None
+        for attempt in range(ATTEMPTS):
+            if blocks < whole:
+                runner.plan_up_to(blocks)
+            found = _measure(runner)
+            if found is None:
+                if blocks <= least:
+                    break
+                blocks = max(least, blocks // 2)
+                continue
+            need = _agreed(
+                Need(
+                    weights=weights,
+                    buffers=max(0, stay - weights) + found.tables,
+                    steps=max(profile, *found.steps.values()),
+                    sampler=found.sampler,
+                    graphs=sum(found.steps.values()) if self._graphs else 0,
+                    kv_block=block,
+                    kv_least=least,
+                )
+            )
+            plan = share_out(need, room)
+            fewer = planned_blocks(blocks, need, room)
+            if plan.fits and (attempt or fewer == blocks):
+                if room.kv_bytes is None and plan.kv_blocks < blocks:
+                    runner.plan_up_to(max(least, plan.kv_blocks))
+                self._report(runner, plan, whole)
+                return plan
+            if fewer >= blocks:
+                break
+            blocks = fewer
+        raise self._refusal("The engine", need, blocks, room)
+
+    def _room(self, block: int) -> Room:
+        """``block``: bytes of a block of the KV cache, all layers."""
+        cache = self._config.cache_config
+        chosen = cache.kv_cache_memory_bytes
+        if cache.num_gpu_blocks_override is not None:
+            chosen = cache.num_gpu_blocks_override * block
+        if chosen is None:
+            return Room(self._usable, self._reserve)
+        # Who chooses the size of the cache is not bound to --gpu-memory-utilization, as in vLLM.
+        return Room(self._total - self._used_before, self._reserve, chosen)
+
+    @property
+    def _ask(self) -> Ask:
+        scheduler = self._config.scheduler_config
+        return Ask(
+            self._config.model_config.max_model_len,
+            scheduler.max_num_seqs,
+            scheduler.max_num_batched_tokens,
+        )
+
+    def _predicted(self, ask: Ask, blocks: int | None = None) -> Need | None:
+        """The need of an engine whose steps are planned for so many KV blocks; None: the fewest."""
+        if self._shape is None:
+            return None
+        size = self._config.cache_config.block_size
+        limits = engine_limits(
+            ask.max_num_seqs,
+            ask.max_num_batched_tokens,
+            ask.max_model_len,
+            size,
+            1 + self._config.num_speculative_tokens,
+            blocks or -(-ask.max_model_len // size) + 1,
+        )
+        return predict(self._shape, limits, self._graphs)
+
+    def _refusal(
+        self, what: str, measured: Need | None, blocks: int | None = None, room: Room | None = None
+    ) -> ConfigurationError:
+        """An error that names the largest limits that fit."""
+        room = room or Room(self._usable, self._reserve)
+        expected = self._predicted(self._ask, blocks)
+
+        def fits(ask: Ask) -> bool:
+            need = self._predicted(ask)
+            if need is None:
+                return False
+            if measured is not None and expected is not None:
+                need = corrected(need, measured, expected)
+            return share_out(need, room).fits
+
+        ways = []
+        need = measured or expected
+        if room.kv_bytes is not None and need is not None and room.usable > need.least:
+            ways.append(f"--kv-cache-memory-bytes {room.usable - need.fixed}")
+        if expected is not None:
+            ways += ways_out(self._ask, self._config.cache_config.block_size, fits)
+        why = f"{size_text(room.usable)} of {size_text(self._total)} may be used"
+        if need is not None:
+            kind = "measured" if measured is not None else "predicted"
+            why = (
+                f"It needs {size_text(need.least)} ({kind}: {_parts(need)}); {why} "
+                "(--gpu-memory-utilization)"
+            )
+        if ways:
+            do = "Largest limits that fit: " + ", or ".join(ways)
+        else:
+            do = (
+                "Use a smaller model, a card with more memory, or more cards with "
+                "--tensor-parallel-size"
+            )
+        return ConfigurationError(f"{what} does not fit into the card's memory", why, do)
+
+    def _report(self, runner: HpuModelRunner, plan: MemoryPlan, whole: int) -> None:
+        need, limits = plan.need, runner.plan.limits
+        rows = [
+            ("weights", need.weights, "measured"),
+            ("buffers", need.buffers, "measured"),
+            ("largest step", need.steps, "measured, operator by operator"),
+            ("sampling", need.sampler, "measured with every parameter in use"),
+            ("first graphs", need.graphs, "bound: one step each of the covering set"),
+            ("KV cache", plan.kv, f"{plan.kv_blocks} blocks"),
+            ("free", plan.reserve, self._why_free()),
+        ]
+        self._show("Memory per card, measured after loading:", rows)
+        planned = max(limits.decode_blocks, limits.prefill_blocks)
+        if planned < whole:
+            logger.info(
+                "Steps are planned up to %d KV blocks, not %d: more do not fit beside the weights. "
+                "Requests that would exceed that wait for the next step.",
+                planned,
+                whole,
+            )
+
+    def _why_free(self) -> str:
+        if self._graphs:
+            return f"for later graphs (VLLM_GRAPH_RESERVED_MEM={self._reserve:g})"
+        return "left by the KV cache"
+
+    @staticmethod
+    def _show(title: str, rows: list[tuple[str, int, str]]) -> None:
+        if is_global_first_rank():
+            logger.info("%s\n%s", title, table(rows))
+
+
+def _parts(need: Need) -> str:
+    parts = {
+        "weights": need.weights,
+        "buffers": need.buffers,
+        "largest step or sampling": need.transient,
+        "first graphs": need.graphs,
+        "smallest KV cache": need.kv_least * need.kv_block,
+    }
+    return ", ".join(f"{name} {size_text(size)}" for name, size in parts.items())
+
+
+def _measure(runner: HpuModelRunner) -> Measured | None:
+    """None when a card of any rank has not enough memory for the steps alone."""
+    found: Measured | None
+    try:
+        found = measure(runner)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        found = None
+    settle()
+    (everywhere,) = agreement.least(int(found is not None))
+    return found if everywhere else None
+
+
+def _agreed(need: Need) -> Need:
+    """The larger need of all ranks, part by part, so that all of them plan alike."""
+    return Need(*(-value for value in agreement.least(*(-part for part in astuple(need)))))

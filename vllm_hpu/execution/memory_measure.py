@@ -1,0 +1,159 @@
+"""What an engine takes of its card, measured before the KV cache is sized.
+
+The largest steps of the plan run once, operator by operator, over a KV cache of one block, and so
+does sampling with all that requests can ask for. Nothing is compiled: graphs would belong to the
+small cache, and a graph's memory is at most what its operators take one after another.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from vllm.sampling_params import SamplingParams
+from vllm.v1.worker.gpu.cudagraph_utils import (
+    _init_minimal_kv_cache_for_profiling,
+    _teardown_profiling_state,
+)
+from vllm.v1.worker.gpu.sample.prompt_logprob import compute_prompt_logprobs_with_chunking
+
+from vllm_hpu.device.memory import allocated_bytes, memory_info, peak_bytes, reset_peak
+from vllm_hpu.execution.memory_predict import PROMPT_CHUNK
+from vllm_hpu.runner.blank import prepare_blank_step
+
+if TYPE_CHECKING:
+    from vllm_hpu.runner.model_runner import HpuModelRunner
+    from vllm_hpu.shapes.key import GraphKey
+
+
+class Measured(NamedTuple):
+    """Bytes that steps take beside what stays.
+
+    tables   block tables, which come with the KV cache
+    steps    by key of the plan's covering set
+    sampler  sampling for all rows, or log-probabilities of a prompt
+    """
+
+    tables: int
+    steps: dict[GraphKey, int]
+    sampler: int
+
+
+def measure_profile(runner: HpuModelRunner) -> int:
+    """Bytes that vLLM's own profile takes: encoders and poolers, the forward without attention."""
+    with torch.compiler.set_stance("force_eager"):
+        return _peak(runner, runner.profile_run)
+
+
+def measure(runner: HpuModelRunner) -> Measured:
+    """Run the covering set of ``runner.plan`` and the sampler.
+
+    Raises what :func:`vllm_hpu.device.memory.is_out_of_memory` recognises if the card has not even
+    enough without a KV cache.
+    """
+    used = memory_info(runner.device).used_bytes
+    with torch.compiler.set_stance("force_eager"), _small_cache(runner):
+        cache = sum(tensor.size for tensor in runner.kv_cache_config.kv_cache_tensors)
+        tables = memory_info(runner.device).used_bytes - used - cache
+        steps = {}
+        for key in runner.plan.covering:
+            steps[key] = _peak(runner, partial(_forward, runner, key))
+        sampler = _peak(runner, lambda: _sample(runner)) if runner.sampler is not None else 0
+    return Measured(max(0, tables), steps, sampler)
+
+
+def _peak(runner: HpuModelRunner, run: Callable[[], Any]) -> int:
+    reset_peak(runner.device)
+    before = allocated_bytes(runner.device)
+    run()
+    torch.hpu.synchronize()
+    return max(0, peak_bytes(runner.device) - before)
+
+
+def _forward(runner: HpuModelRunner, key: GraphKey) -> None:
+    with runner.adapters_on(runner.lora_config is not None):
+        prepare_blank_step(runner, key)
+        runner.step_forward.bind(key)()
+
+
+def _sample(runner: HpuModelRunner) -> None:
+    """Sample all rows with every parameter in use, beside the largest step's hidden states."""
+    hidden = torch.zeros(
+        max(runner.plan.max_tokens, runner.scheduler_config.max_num_seqs),
+        runner.model_config.get_hidden_size(),
+        dtype=runner.dtype,
+        device=runner.device,
+    )
+    if not runner.is_last_pp_rank:
+        return
+    rows = runner.scheduler_config.max_num_seqs
+    with _everything_asked(runner, rows):
+        runner._dummy_sampler_run(hidden[:rows])
+    scored = min(PROMPT_CHUNK, hidden.shape[0])
+    if runner.prompt_logprobs_worker is not None:
+        compute_prompt_logprobs_with_chunking(
+            torch.zeros(scored, dtype=torch.int64, device=runner.device),
+            hidden[:scored],
+            runner.model.compute_logits,
+            _most_logprobs(runner),
+        )
+
+
+def _most_logprobs(runner: HpuModelRunner) -> int:
+    most = runner.model_config.max_logprobs
+    return runner.model_config.get_vocab_size() if most < 0 else most
+
+
+@contextmanager
+def _everything_asked(runner: HpuModelRunner, rows: int) -> Iterator[None]:
+    """Requests in the first ``rows`` rows that ask for all that takes memory."""
+    sampler = runner.sampler
+    if sampler is None:
+        raise RuntimeError("only a rank that samples can be measured for it")
+    greedy = SamplingParams(
+        temperature=0.5,
+        top_k=2,
+        top_p=0.9,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        frequency_penalty=0.1,
+        presence_penalty=0.1,
+        logprobs=_most_logprobs(runner) or None,
+        seed=0,
+    )
+    lengths = runner.req_states.prefill_len.np
+    kept = lengths[:rows].copy()
+    # Penalties count the tokens of new requests, as many as there can be.
+    lengths[:rows] = runner.max_model_len
+    try:
+        _ask(sampler, greedy, rows)
+        yield
+    finally:
+        lengths[:rows] = kept
+        _ask(sampler, SamplingParams(), rows)
+
+
+def _ask(sampler: Any, wishes: SamplingParams, rows: int) -> None:
+    for row in range(rows):
+        sampler.add_request(row, wishes)
+    sampler.apply_staged_writes()
+
+
+@contextmanager
+def _small_cache(runner: HpuModelRunner) -> Iterator[None]:
+    _init_minimal_kv_cache_for_profiling(runner)
+    try:
+        yield
+    finally:
+        _teardown_profiling_state(runner)
+        runner.step_forward.forget()
+
+
+def settle() -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
+    torch.hpu.empty_cache()
