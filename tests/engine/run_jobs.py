@@ -72,8 +72,11 @@ def run(mode: str, job: dict[str, Any]) -> dict[str, Any]:
     def compilations() -> int:
         return sum(engine.collective_rpc("compilations"))
 
+    def full() -> int:
+        return int(torch.hpu.memory_stats()["NumOOM"])
+
     try:
-        warm = compilations()
+        warm, full_before = compilations(), full()
         passes = [run_pass(engine, one) for one in job["passes"]]
         metrics = {
             metric.name: metric.value for metric in engine.get_metrics() if hasattr(metric, "value")
@@ -82,6 +85,7 @@ def run(mode: str, job: dict[str, Any]) -> dict[str, Any]:
             "passes": passes,
             "compilations": compilations() - warm,
             "warm_up_compilations": warm,
+            "out_of_memory": full() - full_before,
             "metrics": metrics,
         }
     finally:

@@ -6,11 +6,13 @@ worker for the bytes of its KV cache once the weights are there.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from typing import TYPE_CHECKING
 
+import torch
 from vllm.distributed.parallel_state import is_global_first_rank
 from vllm.logger import init_logger
 from vllm.v1.core.kv_cache_utils import (
@@ -22,7 +24,7 @@ from vllm.v1.core.kv_cache_utils import (
 from vllm_hpu.device.memory import is_out_of_memory, memory_info
 from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.execution import agreement
-from vllm_hpu.execution.memory_measure import Measured, measure, measure_profile, settle
+from vllm_hpu.execution.memory_measure import Measured, measure, measure_profile
 from vllm_hpu.execution.memory_plan import (
     Ask,
     MemoryPlan,
@@ -55,10 +57,15 @@ ATTEMPTS = 8
 
 
 class EngineMemory:
-    """Plans the memory of one rank's card."""
+    """Plans the memory of one rank's card.
+
+    Attributes:
+        keep_free: bytes that a step takes at once, as measured; 0 before.
+    """
 
     def __init__(self, config: VllmConfig, mode: Mode, usable: int, start: MemorySnapshot) -> None:
         """``usable``: bytes the engine may take; ``start``: the card before it took any."""
+        self.keep_free = 0
         self._config = config
         self._graphs = mode is not Mode.EAGER
         self._reserve = 0.0 if mode is Mode.EAGER else settings().graph_reserved_share
@@ -118,7 +125,7 @@ class EngineMemory:
         room = self._room(block)
         with self.while_loading():
             profile = measure_profile(runner)
-        settle()
+        torch.hpu.empty_cache()
         weights = int(runner.model_memory_usage)
         stay = memory_info(runner.device).used_bytes - self._used_before
         left = (room.usable - stay if room.kv_bytes is None else room.kv_bytes) // block
@@ -141,7 +148,7 @@ class EngineMemory:
                     buffers=max(0, stay - weights) + found.tables,
                     steps=max(profile, *found.steps.values()),
                     sampler=found.sampler,
-                    graphs=sum(found.steps.values()) if self._graphs else 0,
+                    graphs=self._graph_bytes(runner, found),
                     kv_block=block,
                     kv_least=least,
                 )
@@ -151,12 +158,33 @@ class EngineMemory:
             if plan.fits and (attempt or fewer == blocks):
                 if room.kv_bytes is None and plan.kv_blocks < blocks:
                     runner.plan_up_to(max(least, plan.kv_blocks))
+                self.keep_free = need.transient
                 self._report(runner, plan, whole)
                 return plan
             if fewer >= blocks:
                 break
             blocks = fewer
         raise self._refusal("The engine", need, blocks, room)
+
+    def before_serving(self, device: torch.device) -> None:
+        """Print what is really taken."""
+        used, (free, total) = memory_info(device).used_bytes, memory_info(device)
+        if is_global_first_rank():
+            logger.info(
+                "Memory per card before the first request: %s of %s in use, %s free for steps "
+                "(at most %s) and further graphs.",
+                size_text(used),
+                size_text(total),
+                size_text(free),
+                size_text(self.keep_free),
+            )
+
+    def _graph_bytes(self, runner: HpuModelRunner, found: Measured) -> int:
+        """A bound for the graphs without which there is no first request."""
+        if not self._graphs:
+            return 0
+        sampler = found.sampler if runner.step_sampler is not None else 0
+        return sum(found.steps.values()) * len(set(runner.lora_cases)) + sampler
 
     def _room(self, block: int) -> Room:
         """``block``: bytes of a block of the KV cache, all layers."""
@@ -237,7 +265,7 @@ class EngineMemory:
             ("buffers", need.buffers, "measured"),
             ("largest step", need.steps, "measured, operator by operator"),
             ("sampling", need.sampler, "measured with every parameter in use"),
-            ("first graphs", need.graphs, "bound: one step each of the covering set"),
+            ("first graphs", need.graphs, "a bound: a step of each kind, and sampling"),
             ("KV cache", plan.kv, f"{plan.kv_blocks} blocks"),
             ("free", plan.reserve, self._why_free()),
         ]
@@ -282,7 +310,9 @@ def _measure(runner: HpuModelRunner) -> Measured | None:
         if not is_out_of_memory(error):
             raise
         found = None
-    settle()
+    if found is None:
+        gc.collect()
+        torch.hpu.empty_cache()
     (everywhere,) = agreement.least(int(found is not None))
     return found if everywhere else None
 

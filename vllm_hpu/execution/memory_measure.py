@@ -7,7 +7,6 @@ small cache, and a graph's memory is at most what its operators take one after a
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -114,7 +113,7 @@ def _everything_asked(runner: HpuModelRunner, rows: int) -> Iterator[None]:
     sampler = runner.sampler
     if sampler is None:
         raise RuntimeError("only a rank that samples can be measured for it")
-    greedy = SamplingParams(
+    wishes = SamplingParams(
         temperature=0.5,
         top_k=2,
         top_p=0.9,
@@ -130,7 +129,7 @@ def _everything_asked(runner: HpuModelRunner, rows: int) -> Iterator[None]:
     # Penalties count the tokens of new requests, as many as there can be.
     lengths[:rows] = runner.max_model_len
     try:
-        _ask(sampler, greedy, rows)
+        _ask(sampler, wishes, rows)
         yield
     finally:
         lengths[:rows] = kept
@@ -151,9 +150,3 @@ def _small_cache(runner: HpuModelRunner) -> Iterator[None]:
     finally:
         _teardown_profiling_state(runner)
         runner.step_forward.forget()
-
-
-def settle() -> None:
-    """Give back what nobody holds any more."""
-    gc.collect()
-    torch.hpu.empty_cache()

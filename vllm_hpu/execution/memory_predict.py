@@ -27,13 +27,14 @@ def predict(model: ModelShape, limits: Limits, graphs: bool) -> Need:
         graphs: whether forwards are kept as graphs, each with the memory its step takes.
     """
     steps = [step_bytes(key, model, limits) for key in _largest_keys(limits)]
+    sampler = _sampler_bytes(model, limits)
     block = limits.block_size * model.kv_heads * model.head_size * model.kv_bytes
     return Need(
         weights=weight_bytes(model),
         buffers=_buffer_bytes(model, limits),
         steps=max(steps),
-        sampler=_sampler_bytes(model, limits),
-        graphs=sum(steps) if graphs else 0,
+        sampler=sampler,
+        graphs=sum(steps) + sampler if graphs else 0,
         kv_block=2 * model.layers * block,
         kv_least=limits.blocks_per_row + 1,
     )

@@ -55,7 +55,8 @@ class WarmUp:
         progress: how far it has come.
     """
 
-    def __init__(self, runner: HpuModelRunner) -> None:
+    def __init__(self, runner: HpuModelRunner, keep_free: int = 0) -> None:
+        """``keep_free``: bytes that a step takes beside the graphs, at most."""
         if runner.cudagraph_manager is None:
             raise RuntimeError("warm-up needs the KV cache, and it is not allocated yet")
         self._runner = runner
@@ -79,7 +80,7 @@ class WarmUp:
         self._ready = {loras > 0: ReadySet(runner.plan, padded_work) for loras in runner.lora_cases}
         self._manager.ready = self._ready
         self._budget = Budget(own.warmup_seconds, own.warmup_bytes)
-        self._room = self._reserve = 0
+        self._room, self._reserve, self._sampler_bytes = 0, keep_free, 0
         self._refusal = ""
         self.progress = WarmupProgress(planned=len(self._order.cases))
 
@@ -245,9 +246,17 @@ class WarmUp:
         return True
 
     def _warm_sampler(self) -> bool:
-        """Compile the next graphs of the sampler; False when there are none left."""
-        sampler = self._runner.step_sampler
-        return sampler is not None and sampler.warm_up_one()
+        """Compile the next graphs of the sampler; False when there are none left that fit."""
+        sampler, device = self._runner.step_sampler, self._runner.device
+        # The largest come first, so no later one takes more.
+        if sampler is None or self._sampler_bytes > self._room:
+            return False
+        used = memory_info(device).used_bytes
+        more = sampler.warm_up_one()
+        kept = max(0, memory_info(device).used_bytes - used)
+        self._sampler_bytes = max(self._sampler_bytes, kept)
+        self._room -= kept
+        return more
 
     def _measure_sampler(self) -> None:
         """Sample for all rows at once: what that needs must stay free, too."""

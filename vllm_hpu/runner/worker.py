@@ -141,7 +141,7 @@ class HpuWorker(Worker):
             self.model_runner.cudagraph_manager.metrics = self.metrics.steps(self.model_runner.plan)
         if self._warms_up():
             with set_current_vllm_config(self.vllm_config):
-                self.warm_up = WarmUp(self.model_runner)
+                self.warm_up = WarmUp(self.model_runner, self.memory.keep_free)
                 with self.metrics.phase(Phase.WARM_UP):
                     seconds = self.warm_up.before_serving(everything=not self._idle_gaps)
             self.metrics.show(self.warm_up.progress)
@@ -154,6 +154,7 @@ class HpuWorker(Worker):
             )
         set_random_seed(self.model_config.seed, self.parallel_config.data_parallel_index)
         self._settle_heap()
+        self.memory.before_serving(self.device)
         self.metrics.enter(Phase.SERVING)
         return CompilationTimes(language_model=seconds, encoder=0.0)
 
