@@ -21,6 +21,7 @@ LARGE = {
     "max_num_seqs": 32,
 }
 SMALL = {**LARGE, "max_num_batched_tokens": 256, "max_num_seqs": 16}
+FEW = {**SMALL, "num_gpu_blocks_override": 100}
 FLAG = re.compile(r"--(max-[a-z-]+) (\d+)")
 
 
@@ -56,9 +57,11 @@ def ways_out(error: str) -> list[dict[str, int]]:
 
 @pytest.fixture(scope="module")
 def tight(tiny: Tiny) -> dict[str, dict[str, Any]]:
-    """Two engines on a card of 48 MiB with HPU graphs, where every graph keeps its memory."""
+    """Engines on a card of 48 MiB with HPU graphs, where every graph keeps its memory."""
     jobs = [
         Job("small", str(tiny("llama")), [load(30), shared_prefix()], engine=SMALL),
+        # Not twice what one of these prompts has, so rows that share it wait for each other.
+        Job("few blocks", str(tiny("llama")), [load(10), shared_prefix()], engine=FEW),
         Job("large", str(tiny("llama")), [], engine=LARGE),
     ]
     with pytest.MonkeyPatch.context() as patch:
@@ -69,6 +72,15 @@ def tight(tiny: Tiny) -> dict[str, dict[str, Any]]:
 def test_a_tight_card_serves(tight: dict[str, dict[str, Any]]) -> None:
     served(tight["small"])
     assert tight["small"]["compilations"] == 0
+
+
+def test_steps_stay_within_the_plan(tight: dict[str, dict[str, Any]]) -> None:
+    """Rows of a common prefix count its blocks once each: together they exceed the cache."""
+    served(tight["few blocks"])
+    assert tight["few blocks"]["compilations"] == 0
+    small, few = (tight[name]["passes"][1] for name in ("small", "few blocks"))
+    assert [answer["tokens"] for answer in few] == [answer["tokens"] for answer in small]
+    assert sum(answer["cached_tokens"] > 700 for answer in few) >= 20
 
 
 def test_a_refusal_says_what_fits(tight: dict[str, dict[str, Any]]) -> None:

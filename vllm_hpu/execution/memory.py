@@ -26,20 +26,16 @@ from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.execution import agreement
 from vllm_hpu.execution.memory_measure import Measured, measure, measure_profile
 from vllm_hpu.execution.memory_plan import (
-    Ask,
     MemoryPlan,
     Need,
     Room,
-    corrected,
     planned_blocks,
     share_out,
     size_text,
     table,
-    ways_out,
 )
-from vllm_hpu.execution.memory_predict import predict
+from vllm_hpu.execution.memory_refusal import Prediction, refusal
 from vllm_hpu.execution.mode import Mode
-from vllm_hpu.runner.plan import engine_limits, shape_of
 from vllm_hpu.settings import settings
 
 if TYPE_CHECKING:
@@ -71,7 +67,7 @@ class EngineMemory:
         self._reserve = 0.0 if mode is Mode.EAGER else settings().graph_reserved_share
         self._usable, self._total = usable, start.total_memory
         self._used_before = start.total_memory - start.free_memory
-        self._shape = shape_of(config)
+        self._prediction = Prediction(config, self._graphs)
 
     def before_loading(self) -> None:
         """Print what is predicted.
@@ -79,7 +75,7 @@ class EngineMemory:
         Raises:
             ConfigurationError: the weights alone are far more than there is.
         """
-        need = self._predicted(self._ask)
+        need = self._prediction.of(self._prediction.ask)
         if need is None:
             logger.info("Memory: no prediction for this kind of model; it is measured instead.")
             return
@@ -90,7 +86,11 @@ class EngineMemory:
             ("largest step", need.steps, "from the limits and sizes"),
             ("sampling", need.sampler, "from --max-num-seqs and the vocabulary"),
             ("first graphs", need.graphs, "one largest step of each kind"),
-            ("KV cache, least", kv_least, f"one request of {self._ask.max_model_len} tokens"),
+            (
+                "KV cache, least",
+                kv_least,
+                f"one request of {self._prediction.ask.max_model_len} tokens",
+            ),
             ("usable", self._usable, f"of {size_text(self._total)}"),
         ]
         self._show("Memory per card, predicted before loading:", rows)
@@ -110,7 +110,7 @@ class EngineMemory:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise self._refusal("The engine", None) from error
+            raise self._refusal(None) from error
 
     def determine(self, runner: HpuModelRunner) -> MemoryPlan:
         """Measure steps and share out the card; ``runner.plan`` may become smaller.
@@ -164,7 +164,7 @@ class EngineMemory:
             if fewer >= blocks:
                 break
             blocks = fewer
-        raise self._refusal("The engine", need, blocks, room)
+        raise self._refusal(need, blocks, room)
 
     def before_serving(self, device: torch.device) -> None:
         """Print what is really taken."""
@@ -197,66 +197,11 @@ class EngineMemory:
         # Who chooses the size of the cache is not bound to --gpu-memory-utilization, as in vLLM.
         return Room(self._total - self._used_before, self._reserve, chosen)
 
-    @property
-    def _ask(self) -> Ask:
-        scheduler = self._config.scheduler_config
-        return Ask(
-            self._config.model_config.max_model_len,
-            scheduler.max_num_seqs,
-            scheduler.max_num_batched_tokens,
-        )
-
-    def _predicted(self, ask: Ask, blocks: int | None = None) -> Need | None:
-        """The need of an engine whose steps are planned for so many KV blocks; None: the fewest."""
-        if self._shape is None:
-            return None
-        size = self._config.cache_config.block_size
-        limits = engine_limits(
-            ask.max_num_seqs,
-            ask.max_num_batched_tokens,
-            ask.max_model_len,
-            size,
-            1 + self._config.num_speculative_tokens,
-            blocks or -(-ask.max_model_len // size) + 1,
-        )
-        return predict(self._shape, limits, self._graphs)
-
     def _refusal(
-        self, what: str, measured: Need | None, blocks: int | None = None, room: Room | None = None
+        self, measured: Need | None, blocks: int | None = None, room: Room | None = None
     ) -> ConfigurationError:
-        """An error that names the largest limits that fit."""
         room = room or Room(self._usable, self._reserve)
-        expected = self._predicted(self._ask, blocks)
-
-        def fits(ask: Ask) -> bool:
-            need = self._predicted(ask)
-            if need is None:
-                return False
-            if measured is not None and expected is not None:
-                need = corrected(need, measured, expected)
-            return share_out(need, room).fits
-
-        ways = []
-        need = measured or expected
-        if room.kv_bytes is not None and need is not None and room.usable > need.least:
-            ways.append(f"--kv-cache-memory-bytes {room.usable - need.fixed}")
-        if expected is not None:
-            ways += ways_out(self._ask, self._config.cache_config.block_size, fits)
-        why = f"{size_text(room.usable)} of {size_text(self._total)} may be used"
-        if need is not None:
-            kind = "measured" if measured is not None else "predicted"
-            why = (
-                f"It needs {size_text(need.least)} ({kind}: {_parts(need)}); {why} "
-                "(--gpu-memory-utilization)"
-            )
-        if ways:
-            do = "Largest limits that fit: " + ", or ".join(ways)
-        else:
-            do = (
-                "Use a smaller model, a card with more memory, or more cards with "
-                "--tensor-parallel-size"
-            )
-        return ConfigurationError(f"{what} does not fit into the card's memory", why, do)
+        return refusal(self._prediction, room, self._total, measured, blocks)
 
     def _report(self, runner: HpuModelRunner, plan: MemoryPlan, whole: int) -> None:
         need, limits = plan.need, runner.plan.limits
@@ -288,17 +233,6 @@ class EngineMemory:
     def _show(title: str, rows: list[tuple[str, int, str]]) -> None:
         if is_global_first_rank():
             logger.info("%s\n%s", title, table(rows))
-
-
-def _parts(need: Need) -> str:
-    parts = {
-        "weights": need.weights,
-        "buffers": need.buffers,
-        "largest step or sampling": need.transient,
-        "first graphs": need.graphs,
-        "smallest KV cache": need.kv_least * need.kv_block,
-    }
-    return ", ".join(f"{name} {size_text(size)}" for name, size in parts.items())
 
 
 def _measure(runner: HpuModelRunner) -> Measured | None:

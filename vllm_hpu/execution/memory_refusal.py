@@ -1,0 +1,108 @@
+"""What to say when an engine does not fit: how much it needs, and the largest limits that fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.execution.memory_plan import (
+    Ask,
+    Need,
+    Room,
+    corrected,
+    share_out,
+    size_text,
+    ways_out,
+)
+from vllm_hpu.execution.memory_predict import predict
+from vllm_hpu.runner.plan import engine_limits, shape_of
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+
+class Prediction:
+    """Predicts the need of engines that differ from the one at hand in their limits.
+
+    Attributes:
+        ask: the limits of the one at hand.
+        block_size: tokens of a KV block.
+    """
+
+    def __init__(self, config: VllmConfig, graphs: bool) -> None:
+        scheduler = config.scheduler_config
+        self.ask = Ask(
+            config.model_config.max_model_len,
+            scheduler.max_num_seqs,
+            scheduler.max_num_batched_tokens,
+        )
+        self.block_size = config.cache_config.block_size
+        self._query_len = 1 + config.num_speculative_tokens
+        self._shape, self._graphs = shape_of(config), graphs
+
+    def of(self, ask: Ask, blocks: int | None = None) -> Need | None:
+        """The need with steps planned for so many KV blocks (None: the fewest that serve).
+
+        None for models whose sizes have other names.
+        """
+        if self._shape is None:
+            return None
+        limits = engine_limits(
+            ask.max_num_seqs,
+            ask.max_num_batched_tokens,
+            ask.max_model_len,
+            self.block_size,
+            self._query_len,
+            blocks or -(-ask.max_model_len // self.block_size) + 1,
+        )
+        return predict(self._shape, limits, self._graphs)
+
+
+def refusal(
+    prediction: Prediction,
+    room: Room,
+    total: int,
+    measured: Need | None = None,
+    blocks: int | None = None,
+) -> ConfigurationError:
+    """The error for an engine that does not fit.
+
+    Args:
+        total: bytes of the card.
+        measured: what it needs with steps planned for ``blocks`` KV blocks, if that is known.
+    """
+    expected = prediction.of(prediction.ask, blocks)
+
+    def fits(ask: Ask) -> bool:
+        need = prediction.of(ask)
+        if need is None:
+            return False
+        if measured is not None and expected is not None:
+            need = corrected(need, measured, expected)
+        return share_out(need, room).fits
+
+    why = f"{size_text(room.usable)} of {size_text(total)} may be used (--gpu-memory-utilization)"
+    ways = []
+    need = measured or expected
+    if need is not None:
+        kind = "measured" if measured is not None else "predicted"
+        why = f"It needs {size_text(need.least)} ({kind}: {_parts(need)}); {why}"
+        if room.kv_bytes is not None and room.usable >= need.least:
+            ways.append(f"--kv-cache-memory-bytes {room.usable - need.fixed}")
+    if expected is not None:
+        ways += ways_out(prediction.ask, prediction.block_size, fits)
+    do = "Use a smaller model, or more cards with --tensor-parallel-size"
+    if ways:
+        do = "Largest limits that fit: " + ", or ".join(ways)
+    return ConfigurationError("The engine does not fit into the card's memory", why, do)
+
+
+def _parts(need: Need) -> str:
+    parts = {
+        "weights": need.weights,
+        "buffers": need.buffers,
+        "largest step or sampling": need.transient,
+        "first graphs": need.graphs,
+        "smallest KV cache": need.kv_least * need.kv_block,
+    }
+    return ", ".join(f"{name} {size_text(size)}" for name, size in parts.items())
