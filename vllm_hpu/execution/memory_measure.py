@@ -61,7 +61,7 @@ def measure(runner: HpuModelRunner) -> Measured:
         steps = {}
         for key in runner.plan.covering:
             steps[key] = _peak(runner, partial(_forward, runner, key))
-        sampler = _peak(runner, lambda: _sample(runner)) if runner.sampler is not None else 0
+        sampler = _measure_sampler(runner)
     return Measured(max(0, tables), steps, sampler)
 
 
@@ -79,27 +79,37 @@ def _forward(runner: HpuModelRunner, key: GraphKey) -> None:
         runner.step_forward.bind(key)()
 
 
-def _sample(runner: HpuModelRunner) -> None:
-    """Sample all rows with every parameter in use, beside the largest step's hidden states."""
-    hidden = torch.zeros(
-        max(runner.plan.max_tokens, runner.scheduler_config.max_num_seqs),
-        runner.model_config.get_hidden_size(),
-        dtype=runner.dtype,
-        device=runner.device,
-    )
-    if not runner.is_last_pp_rank:
-        return
+def _measure_sampler(runner: HpuModelRunner) -> int:
+    """Sampling all rows, or scoring a prompt, beside the largest step's hidden states."""
+    if runner.sampler is None or not runner.is_last_pp_rank:
+        return 0
     rows = runner.scheduler_config.max_num_seqs
+    # With speculation every row has as many logits as draft tokens, and one more.
+    sampling = _peak(runner, partial(_sample, runner, rows)) * runner.decode_query_len
+    return max(sampling, _peak(runner, partial(_score_prompt, runner)))
+
+
+def _hidden_states(runner: HpuModelRunner) -> torch.Tensor:
+    tokens = max(runner.plan.max_tokens, runner.scheduler_config.max_num_seqs)
+    width = runner.model_config.get_hidden_size()
+    return torch.zeros(tokens, width, dtype=runner.dtype, device=runner.device)
+
+
+def _sample(runner: HpuModelRunner, rows: int) -> None:
+    hidden = _hidden_states(runner)
     with _everything_asked(runner, rows):
         runner._dummy_sampler_run(hidden[:rows])
+
+
+def _score_prompt(runner: HpuModelRunner) -> None:
+    hidden = _hidden_states(runner)
     scored = min(PROMPT_CHUNK, hidden.shape[0])
-    if runner.prompt_logprobs_worker is not None:
-        compute_prompt_logprobs_with_chunking(
-            torch.zeros(scored, dtype=torch.int64, device=runner.device),
-            hidden[:scored],
-            runner.model.compute_logits,
-            _most_logprobs(runner),
-        )
+    compute_prompt_logprobs_with_chunking(
+        torch.zeros(scored, dtype=torch.int64, device=runner.device),
+        hidden[:scored],
+        runner.model.compute_logits,
+        _most_logprobs(runner),
+    )
 
 
 def _most_logprobs(runner: HpuModelRunner) -> int:
