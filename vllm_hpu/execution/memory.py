@@ -83,9 +83,9 @@ class EngineMemory:
         rows = [
             ("weights", need.weights, "from the sizes in config.json"),
             ("buffers", need.buffers, "from the limits: token ids, block tables, penalties"),
-            ("largest step", need.steps, "from the limits and sizes"),
+            ("largest step", need.steps, "from limits and sizes, in the smallest plan"),
             ("sampling", need.sampler, "from --max-num-seqs and the vocabulary"),
-            ("first graphs", need.graphs, "one largest step of each kind"),
+            ("first graphs", need.graphs, "a step of each kind, and sampling"),
             (
                 "KV cache, least",
                 kv_least,
@@ -180,7 +180,7 @@ class EngineMemory:
             )
 
     def _graph_bytes(self, runner: HpuModelRunner, found: Measured) -> int:
-        """A bound for the graphs without which there is no first request."""
+        """An estimate for the graphs without which there is no first request."""
         if not self._graphs:
             return 0
         sampler = found.sampler if runner.step_sampler is not None else 0
@@ -210,7 +210,7 @@ class EngineMemory:
             ("buffers", need.buffers, "measured"),
             ("largest step", need.steps, "measured, operator by operator"),
             ("sampling", need.sampler, "measured with every parameter in use"),
-            ("first graphs", need.graphs, "a bound: a step of each kind, and sampling"),
+            ("first graphs", need.graphs, "estimated: a step of each kind, and sampling"),
             ("KV cache", plan.kv, f"{plan.kv_blocks} blocks"),
             ("free", plan.reserve, self._why_free()),
         ]
