@@ -60,8 +60,10 @@ def test_a_step_is_still_bounded_by_rows_and_tokens_alone():
     assert not [name for name in bounds if "block" in name or "context" in name], bounds
     source = inspect.getsource(inspect.unwrap(Scheduler.schedule))
     assert "current_platform" not in source
-    # A waiting request without slots stays where it is, which is what the guard relies on.
+    # What the guard relies on: a waiting request without slots stays where it is.
     assert "# The request cannot be scheduled." in source
+    # So is a running one that may not run yet.
+    assert "if self.current_step < request.next_decode_eligible_step:" in source
 
 
 def test_a_changed_signature_is_named(monkeypatch):

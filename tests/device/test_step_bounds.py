@@ -90,7 +90,7 @@ def run(scheduler, seed):
         output = scheduler.schedule()
         running = {request.request_id for request in scheduler.running}
         names = list(output.num_scheduled_tokens)
-        assert set(names) <= running
+        assert set(names) <= running, "what runs is on the list"
         assert len(running) <= ROWS
         scheduled = [output.num_scheduled_tokens[name] for name in names]
         ends = [everyone[name].num_computed_tokens for name in names]

@@ -1,7 +1,7 @@
 """Let the scheduler put no more KV blocks into a step than the plan has room for.
 
 Replaces: ``EngineCore._initialize_kv_caches`` (asks the workers for the bounds),
-``Scheduler.schedule`` (leaves out running requests that do not fit) and, per scheduler,
+``Scheduler.schedule`` (has it skip running requests that do not fit) and, per scheduler,
 ``KVCacheManager.allocate_slots`` (does not admit waiting ones that do not fit).
 Reason: vLLM bounds the rows and the tokens of a step. What attention takes of the card also grows
 with the context of its rows, and rows that share a cached prefix count it once each, so together
@@ -12,6 +12,7 @@ Unnecessary when: vLLM lets a platform or worker bound the context of a step.
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 from vllm.logger import init_logger
@@ -79,45 +80,37 @@ class _Guard:
         self._scheduler = scheduler
         self._bounds = bounds
         self._budget = StepBudget(bounds)
-        self._left_out: list[Any] = []
-        self._order: dict[str, int] = {}
+        self._left_out: list[tuple[Any, int]] = []
         self._reported = False
         self._allocate = scheduler.kv_cache_manager.allocate_slots
         scheduler.kv_cache_manager.allocate_slots = self._allocate_slots
 
     def leave_out(self) -> None:
-        """Take running requests that would not fit off the scheduler's list, the latest first."""
+        """Have the scheduler skip running requests that would not fit, the latest first.
+
+        They stay on its list: their rows are taken, and they are the first to be preempted.
+        """
         scheduler = self._scheduler
         plan, self._budget = StepBudget(self._bounds), StepBudget(self._bounds)
-        kept: list[Any] = []
         for request in scheduler.running:
             computed = request.num_computed_tokens
             new = request.num_tokens_with_spec + request.num_output_placeholders - computed
             new = min(new, scheduler.max_num_scheduled_tokens)
-            if new > 0 and not plan.admits(new, computed):
-                self._left_out.append(request)
+            if new <= 0:
                 continue
-            if new > 0:
+            if plan.admits(new, computed):
                 plan.add(new, computed)
-            kept.append(request)
+                continue
+            self._left_out.append((request, request.next_decode_eligible_step))
+            request.next_decode_eligible_step = sys.maxsize
         if self._left_out:
             self._report()
-            self._order = {one.request_id: at for at, one in enumerate(scheduler.running)}
-            scheduler.running[:] = kept
-            # Their rows stay taken.
-            scheduler.max_num_running_reqs -= len(self._left_out)
 
     def take_back(self) -> None:
-        """Put the requests back where they were, before those admitted meanwhile."""
-        if not self._left_out:
-            return
-        scheduler = self._scheduler
-        scheduler.max_num_running_reqs += len(self._left_out)
-        requests = [*scheduler.running, *self._left_out]
-        last = len(self._order)
-        requests.sort(key=lambda request: self._order.get(request.request_id, last))
-        scheduler.running[:] = requests
-        self._left_out = []
+        """Let the requests be scheduled again."""
+        for request, step in self._left_out:
+            request.next_decode_eligible_step = step
+        self._left_out.clear()
 
     def _allocate_slots(
         self,
