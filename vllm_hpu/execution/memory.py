@@ -20,6 +20,7 @@ from vllm.v1.core.kv_cache_utils import (
     _pool_bytes_per_block,
     get_kv_cache_groups,
 )
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from vllm_hpu.device.memory import is_out_of_memory, memory_info
 from vllm_hpu.errors import ConfigurationError
@@ -119,7 +120,8 @@ class EngineMemory:
             ConfigurationError: not even the smallest plan fits.
         """
         config = self._config
-        groups = get_kv_cache_groups(config, runner.get_kv_cache_spec())
+        specs = runner.get_kv_cache_spec()
+        groups = get_kv_cache_groups(config, specs)
         block = _pool_bytes_per_block(config, groups)
         least = -(-_max_memory_usage_bytes_from_groups(config, groups) // block) + 1
         room = self._room(block)
@@ -131,16 +133,19 @@ class EngineMemory:
         left = (room.usable - stay if room.kv_bytes is None else room.kv_bytes) // block
         limits = runner.plan.limits
         whole = max(limits.decode_blocks, limits.prefill_blocks)
-        blocks = max(least, min(whole, left))
+        fewest = max(least, limits.blocks_per_row)
+        # Where windows are all there is, rows can be longer than the cache: it bounds no step.
+        bound = any(isinstance(spec, FullAttentionSpec) for spec in specs.values())
+        blocks = max(fewest, min(whole, left)) if bound else whole
         need: Need | None = None
         for attempt in range(ATTEMPTS):
             if blocks < whole:
                 runner.plan_up_to(blocks)
             found = _measure(runner)
             if found is None:
-                if blocks <= least:
+                if blocks <= fewest:
                     break
-                blocks = max(least, blocks // 2)
+                blocks = max(fewest, blocks // 2)
                 continue
             need = _agreed(
                 Need(
@@ -154,10 +159,13 @@ class EngineMemory:
                 )
             )
             plan = share_out(need, room)
-            fewer = planned_blocks(blocks, need, room)
+            if bound:
+                fewer = planned_blocks(blocks, need, room)
+            else:
+                fewer = blocks if plan.fits else max(fewest, blocks // 2)
             if plan.fits and (attempt or fewer == blocks):
-                if room.kv_bytes is None and plan.kv_blocks < blocks:
-                    runner.plan_up_to(max(least, plan.kv_blocks))
+                if bound and room.kv_bytes is None and plan.kv_blocks < blocks:
+                    runner.plan_up_to(max(fewest, plan.kv_blocks))
                 self.keep_free = need.transient
                 self._report(runner, plan, whole)
                 return plan

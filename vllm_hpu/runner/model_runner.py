@@ -61,6 +61,7 @@ class HpuModelRunner(GPUModelRunner):
     step_sampler: StepSampler | None = None
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
+        # Without the dump row, which is none of a step's rows.
         self._engine_config = vllm_config
         self.plan = plan_for(vllm_config)
         self.mode = choose_mode(vllm_config.model_config.enforce_eager)
@@ -77,7 +78,6 @@ class HpuModelRunner(GPUModelRunner):
 
     def plan_up_to(self, num_blocks: int) -> None:
         """Plan steps of at most so many KV blocks; before the KV cache is there."""
-        # The runner's own limits have a dump row more than the engine's.
         self.plan = plan_for(self._engine_config, num_blocks)
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:

@@ -14,6 +14,7 @@ from vllm_hpu.shapes.plan import ShapePlan
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+_LOWEST_BLOCKS = "VLLM_DECODE_BLOCK_BUCKET_MIN"
 # Tokens of a KV block, the size Gaudi's paged attention is made for.
 BLOCK_SIZE = 128
 # Elements of one head's score mask in a planned prefill: half a GiB in bfloat16.
@@ -75,5 +76,10 @@ def plan_for(config: VllmConfig, num_blocks: int | None = None) -> ShapePlan:
         ConfigurationError: bucket variables that contradict each other or the engine's limits, or
             a file of sizes or traffic that is missing or wrong.
     """
-    limits = limits_of(config, num_blocks)
-    return ShapePlan.from_settings(limits, settings_of(config), shape_of(config))
+    limits, chosen = limits_of(config, num_blocks), settings_of(config)
+    lowest = chosen.bucket_variables.get(_LOWEST_BLOCKS, 0)
+    if num_blocks is not None and lowest > limits.decode_blocks:
+        # Right for the engine's limits, but its memory allows less.
+        buckets = {**chosen.bucket_variables, _LOWEST_BLOCKS: limits.decode_blocks}
+        chosen = replace(chosen, bucket_variables=buckets)
+    return ShapePlan.from_settings(limits, chosen, shape_of(config))
