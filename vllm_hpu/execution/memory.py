@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -130,14 +130,18 @@ class EngineMemory:
         torch.hpu.empty_cache()
         weights = int(runner.model_memory_usage)
         stay = memory_info(runner.device).used_bytes - self._used_before
-        left = (room.usable - stay if room.kv_bytes is None else room.kv_bytes) // block
+        (left,) = agreement.least(
+            (room.usable - stay if room.kv_bytes is None else room.kv_bytes) // block
+        )
         limits = runner.plan.limits
         whole = max(limits.decode_blocks, limits.prefill_blocks)
         fewest = max(least, limits.blocks_per_row)
         # Where windows are all there is, rows can be longer than the cache: it bounds no step.
         bound = any(isinstance(spec, FullAttentionSpec) for spec in specs.values())
         blocks = max(fewest, min(whole, left)) if bound else whole
-        need: Need | None = None
+        # Until it is measured: a step that takes all there is, and does not fit.
+        unmeasured = max(1, room.usable - stay)
+        need = Need(weights, max(0, stay - weights), unmeasured, 0, 0, block, least)
         for attempt in range(ATTEMPTS):
             if blocks < whole:
                 runner.plan_up_to(blocks)
@@ -148,14 +152,12 @@ class EngineMemory:
                 blocks = max(fewest, blocks // 2)
                 continue
             need = _agreed(
-                Need(
-                    weights=weights,
+                replace(
+                    need,
                     buffers=max(0, stay - weights) + found.tables,
                     steps=max(profile, *found.steps.values()),
                     sampler=found.sampler,
                     graphs=self._graph_bytes(runner, found),
-                    kv_block=block,
-                    kv_least=least,
                 )
             )
             plan = share_out(need, room)

@@ -86,7 +86,7 @@ def refusal(
     need = measured or expected
     if need is not None:
         kind = "measured" if measured is not None else "predicted"
-        why = f"It needs {size_text(need.least)} ({kind}: {_parts(need)}); {why}"
+        why = f"It needs at least {size_text(need.least)} ({kind}: {_parts(need)}); {why}"
         if room.kv_bytes is not None and room.usable >= need.least:
             ways.append(f"--kv-cache-memory-bytes {room.usable - need.fixed}")
     if expected is not None:
