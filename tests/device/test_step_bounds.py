@@ -52,7 +52,7 @@ def scheduler_of(vllm_config, bounds):
     return Scheduler(vllm_config, cache, StructuredOutputManager(vllm_config), SIZE)
 
 
-def requests(seed):
+def requests(seed, alike=True):
     from vllm import SamplingParams
     from vllm.utils.hashing import sha256
     from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
@@ -63,6 +63,8 @@ def requests(seed):
     shared = [draw.randint(5, 400) for _ in range(320)]
     for number in range(40):
         prompt = shared[: draw.choice((0, 160, 320, 320))]
+        if not alike:
+            prompt = [draw.randint(5, 400) for _ in prompt]
         prompt = prompt + [draw.randint(5, 400) for _ in range(draw.randint(1, 100))]
         wishes = SamplingParams(max_tokens=draw.randint(1, 30), ignore_eos=True)
         wishes.update_from_generation_config({}, 1)
@@ -75,13 +77,13 @@ def requests(seed):
         )
 
 
-def run(scheduler, seed):
+def run(scheduler, seed, everyone=None):
     """Every step's numbers, until all requests are answered."""
     from vllm.v1.outputs import ModelRunnerOutput
 
     from vllm_hpu.shapes.step import step_of
 
-    everyone = {request.request_id: request for request in requests(seed)}
+    everyone = everyone or {request.request_id: request for request in requests(seed)}
     waiting = list(everyone.values())
     draw, steps = random.Random(seed + 1), []
     while waiting or scheduler.has_requests():
@@ -108,13 +110,24 @@ def run(scheduler, seed):
     return steps
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_every_step_is_in_the_plan(vllm_config, plan, seed):
     from vllm_hpu.shapes.step_budget import StepBounds
 
     steps = run(scheduler_of(vllm_config, StepBounds.of(plan.limits)), seed)
     for step in steps:
         assert plan.dispatch(step) in plan, step
+
+
+def test_a_full_cache_still_preempts(vllm_config):
+    """Rows that share nothing fill the cache: some are preempted, with the guard as without it."""
+    from vllm_hpu.shapes.step_budget import StepBounds
+
+    everyone = {request.request_id: request for request in requests(3, alike=False)}
+    bounds = StepBounds(SIZE, 1, decode_blocks=BLOCKS, prefill_blocks=BLOCKS)
+    for step in run(scheduler_of(vllm_config, bounds), 3, everyone):
+        assert step.decode_blocks + step.prefill_blocks <= BLOCKS
+    assert sum(request.num_preemptions for request in everyone.values()) > 0
 
 
 def test_without_bounds_steps_leave_the_plan(vllm_config, plan):
