@@ -220,7 +220,7 @@ def test_misuse_is_refused(graph):
 
 
 def test_recording_takes_no_memory_but_the_graph_does():
-    """A card computes nothing while it records, so tensors of a capture exist in no memory."""
+    """Tensors of a capture live in the workspace of its graph, which is what counts."""
     code = (
         "import gc, gaudi_emulator, torch; gaudi_emulator.activate()\n"
         "from gaudi_emulator.graph import Graph\n"

@@ -62,7 +62,7 @@ def tight(tiny: Tiny) -> dict[str, dict[str, Any]]:
         Job("small", str(tiny("llama")), [load(30), shared_prefix()], engine=SMALL),
         # Not twice what one of these prompts has, so rows that share it wait for each other.
         Job("few blocks", str(tiny("llama")), [load(10), shared_prefix()], engine=FEW),
-        Job("large", str(tiny("llama")), [], engine={**LARGE, "max_num_batched_tokens": 1536}),
+        Job("large", str(tiny("llama")), [], engine={**LARGE, "max_num_batched_tokens": 2048}),
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GAUDI_EMULATOR_MEMORY", "48MiB")
