@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_hpu.execution.memory_plan import (
+from vllm_hpu.memory.forecast import forecast
+from vllm_hpu.memory.plan import (
     Ask,
     Need,
     Room,
@@ -20,7 +21,8 @@ from vllm_hpu.execution.memory_plan import (
     table,
     ways_out,
 )
-from vllm_hpu.execution.memory_predict import predict, weight_bytes
+from vllm_hpu.memory.predict import predict, weight_bytes
+from vllm_hpu.memory.refusal import Prediction
 from vllm_hpu.runner.plan import engine_limits
 from vllm_hpu.shapes.model import ModelShape
 
@@ -177,6 +179,33 @@ def test_weights_of_a_known_model() -> None:
         vocab=128256,
     )
     assert weight_bytes(llama) == 2 * (8_030_261_248 - 266_240)
+
+
+@given(ASKS, st.integers(1 << 22, 1 << 36), st.floats(0, 0.9))
+def test_a_forecast_is_a_plan_that_fits_or_a_refusal(ask: Ask, usable: int, reserve: float) -> None:
+    of = Prediction(ask, 128, 1, MODEL, graphs=True)
+    most = ask.max_num_seqs * -(-ask.max_model_len // 128)
+    room = Room(usable, reserve)
+    found = forecast(of, most, room, usable)
+    assert found is not None
+    assert 1 <= found.blocks <= max(most, found.plan.need.kv_least)
+    if found.refused is None:
+        assert found.plan.missing == 0
+        # The cache holds every step that is planned.
+        assert found.plan.kv_blocks >= min(found.blocks, most)
+        more = forecast(of, most, Room(2 * usable, reserve), 2 * usable)
+        assert more is not None
+        assert more.blocks >= found.blocks
+    else:
+        assert "does not fit" in found.refused
+        need = of.of(ask)
+        assert need is not None
+        assert not share_out(need, room).fits
+
+
+def test_no_forecast_without_sizes() -> None:
+    of = Prediction(Ask(1024, 8, 512), 128, 1, None, graphs=True)
+    assert forecast(of, 64, Room(1 << 30), 1 << 30) is None
 
 
 @given(NEEDS, NEEDS, NEEDS)

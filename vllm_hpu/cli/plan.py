@@ -10,15 +10,16 @@ from vllm_hpu.observe import plan_report
 from vllm_hpu.observe.comparison import Comparison, Question, compare
 from vllm_hpu.observe.model_folder import ModelFolder
 from vllm_hpu.observe.plan_plot import SUFFIXES
-from vllm_hpu.observe.server_limits import CARDS, ServerLimits
+from vllm_hpu.observe.server_limits import CARDS, MEMORY_UTILIZATION, ServerLimits
 from vllm_hpu.settings import Settings, settings
 from vllm_hpu.shapes.strategies import NAMES
 
 DESCRIPTION = """\
 Show the plan of shapes that a server would compile for MODEL: how many graphs of which kind, how
-much of their work is padding under some traffic, how long warm-up takes and how much device memory
-the graphs keep. Times and bytes are predictions unless an earlier start has measured them; each
-names its source. Nothing is compiled, no card is needed, and only MODEL/config.json is read.
+much of their work is padding under some traffic, how long warm-up takes, how much device memory the
+graphs keep and what is left for the KV cache. Times and bytes are predictions unless an earlier
+start has measured them; each names its source. Nothing is compiled, no card is needed, and only
+MODEL/config.json is read.
 
 Limits that are not given are those that `vllm serve` would take on the card. The variables that a
 server reads apply: VLLM_BUCKETING_STRATEGY, VLLM_BUCKETING_FROM_FILE, VLLM_*_BUCKET_*,
@@ -58,8 +59,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--num-blocks",
         metavar="N",
         type=_positive,
-        help="end the plan at N KV blocks in decode rows and in prefill rows. A server does not: "
-        "rows that share a cached prefix count its blocks several times",
+        help="end the plan at N KV blocks in decode rows and in prefill rows. Default: what the "
+        "limits allow, or what the card's memory is predicted to have room for",
+    )
+    limits.add_argument(
+        "--gpu-memory-utilization",
+        metavar="SHARE",
+        type=_share,
+        default=MEMORY_UTILIZATION,
+        help="share of the card's memory that the server may use. Default: %(default)s",
     )
     parser.add_argument("--card", choices=CARDS, default="gaudi3", help="default: %(default)s")
     parser.add_argument(
@@ -129,6 +137,7 @@ def run(options: argparse.Namespace) -> None:
         settings=_settings(options),
         budget_graphs=options.budget_graphs,
         manifest=options.manifest,
+        memory_utilization=options.gpu_memory_utilization,
     )
     comparison = compare(question)
     if options.json:
@@ -177,6 +186,16 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and up to 1")
+    return share
 
 
 def _plot_file(text: str) -> Path:

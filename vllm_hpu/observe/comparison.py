@@ -5,10 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.memory.forecast import MemoryForecast
+from vllm_hpu.memory.forecast import forecast as foretell_memory
+from vllm_hpu.memory.plan import Ask, Room
+from vllm_hpu.memory.refusal import Prediction
 from vllm_hpu.observe.forecast import Demand, Forecast, GraphPrices, forecast, padding_by_graphs
 from vllm_hpu.observe.measured import find_records
 from vllm_hpu.observe.model_folder import ModelFolder
-from vllm_hpu.observe.server_limits import ServerLimits
+from vllm_hpu.observe.server_limits import MEMORY_UTILIZATION, ServerLimits
 from vllm_hpu.settings import Settings
 from vllm_hpu.shapes.cost import Card, CostModel
 from vllm_hpu.shapes.limits import Limits
@@ -40,6 +44,7 @@ class Question:
                    show in full, the traffic to plan for and to measure on, the budget of "opt"
     budget_graphs  graphs after which warm-up ends, None for all
     manifest       what an earlier start has measured, None to look beside the recipe cache
+    memory_utilization  share of the card's memory that the server may use
     """
 
     model: ModelFolder
@@ -49,6 +54,7 @@ class Question:
     settings: Settings
     budget_graphs: int | None = None
     manifest: Path | None = None
+    memory_utilization: float = MEMORY_UTILIZATION
 
     @property
     def strategy(self) -> str:
@@ -71,6 +77,7 @@ class Comparison:
     paths      (graphs, share of padding) while warm-up goes on, by name
     budgeted   the last point of the chosen path within the budget; None without a budget
     prices     what a graph takes
+    memory     how the card is shared out; None if that cannot be foretold
     """
 
     question: Question
@@ -81,6 +88,7 @@ class Comparison:
     paths: Mapping[str, list[tuple[int, float]]]
     budgeted: tuple[int, float] | None
     prices: GraphPrices
+    memory: MemoryForecast | None
 
 
 def compare(question: Question) -> Comparison:
@@ -90,6 +98,8 @@ def compare(question: Question) -> Comparison:
         ConfigurationError: the profile or the manifest cannot be read, or the strategy asked for
             cannot plan for these limits.
     """
+    memory = _memory(question)
+    question = _within(memory, question)
     limits = question.server.limits
     cost = CostModel(question.shape, limits.block_size, limits.query_len, question.card)
     profile = question.settings.traffic_profile
@@ -115,9 +125,33 @@ def compare(question: Question) -> Comparison:
         forecasts,
         refused,
         paths,
-        _within(question.budget_graphs, chosen, paths.get(question.strategy, [])),
+        _budgeted(question.budget_graphs, chosen, paths.get(question.strategy, [])),
         prices,
+        memory,
     )
+
+
+def _memory(question: Question) -> MemoryForecast | None:
+    limits, total = question.server.limits, question.card.memory_bytes
+    prediction = Prediction(
+        Ask(limits.max_model_len, limits.max_num_seqs, limits.max_num_batched_tokens),
+        limits.block_size,
+        limits.query_len,
+        question.shape,
+        graphs=True,
+    )
+    room = Room(int(question.memory_utilization * total), question.settings.graph_reserved_share)
+    return foretell_memory(
+        prediction, max(limits.decode_blocks, limits.prefill_blocks), room, total
+    )
+
+
+def _within(memory: MemoryForecast | None, question: Question) -> Question:
+    """The question with steps of no more KV blocks than the cache is predicted to hold."""
+    if memory is None or memory.blocks >= memory.most:
+        return question
+    server = question.server.up_to(memory.blocks, "what the card's memory has room for, predicted")
+    return replace(question, server=server)
 
 
 def _steps(servers: Sequence[Traffic], limits: Limits) -> Mapping[Step, float]:
@@ -155,7 +189,7 @@ def _prices(question: Question, plan: ShapePlan) -> GraphPrices:
     )
 
 
-def _within(
+def _budgeted(
     budget: int | None, plan: ShapePlan, path: list[tuple[int, float]]
 ) -> tuple[int, float] | None:
     if budget is None or budget >= len(plan.keys):

@@ -29,12 +29,14 @@ def as_text(comparison: Comparison) -> str:
         f"Traffic: {comparison.traffic}.",
         f"Strategy {question.strategy}\n" + _kinds(chosen),
         _warm_up(comparison),
+        _memory(comparison),
         "All strategies on this traffic\n" + _strategies(comparison),
         _serve(comparison.question),
         f"Sources\n"
         f"  padded FLOPs: the operations of this model's forward, counted by formula\n"
         f"  padded time: prediction, a roofline of the card ({question.card.source})\n"
-        f"  warm-up and memory: {comparison.prices.source}",
+        f"  warm-up and memory of graphs: {comparison.prices.source}\n"
+        f"  memory: prediction from the sizes in config.json; a server measures it instead",
     ]
     return "\n\n".join(parts)
 
@@ -79,6 +81,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         },
         "strategies_refused": dict(comparison.refused),
         "warm_up_source": comparison.prices.source,
+        "memory": comparison.memory and asdict(comparison.memory),
     }
 
 
@@ -91,7 +94,9 @@ def _limits(comparison: Comparison) -> str:
     if server.limits.query_len > 1:
         rows.append(("--num-speculative-tokens", f"{server.limits.query_len - 1}", "given"))
     if server.limits.max_decode_blocks:
-        rows.append(("--num-blocks", f"{server.limits.max_decode_blocks}", "given"))
+        rows.append(
+            ("--num-blocks", f"{server.limits.max_decode_blocks}", server.origins["num-blocks"])
+        )
     return "Limits\n" + table(rows, "lrl")
 
 
@@ -118,6 +123,30 @@ def _warm_up(comparison: Comparison) -> str:
     if comparison.budgeted is not None:
         graphs, padding = comparison.budgeted
         lines.append(f"  if it ends after {graphs:,} graphs: {percent(padding)} padded FLOPs")
+    return "\n".join(lines)
+
+
+def _memory(comparison: Comparison) -> str:
+    """How the card is shared out, in graphs mode."""
+    question, found = comparison.question, comparison.memory
+    if found is None:
+        return "Memory per card: no prediction for this kind of model"
+    need, total = found.plan.need, question.card.memory_bytes
+    share = f"{question.memory_utilization:g} of {size(total)}"
+    tokens = found.plan.kv_blocks * question.server.limits.block_size
+    parts = [
+        ("weights", need.weights, ""),
+        ("buffers", need.buffers, "token ids, block tables, penalties"),
+        ("largest step or sampling", need.transient, f"up to {found.blocks:,} KV blocks"),
+        ("first graphs", need.graphs, "a step of each kind, and sampling"),
+        ("KV cache", found.plan.kv, f"{found.plan.kv_blocks:,} blocks, {tokens:,} tokens"),
+        ("for later graphs", found.plan.reserve, "VLLM_GRAPH_RESERVED_MEM"),
+        ("missing", found.plan.missing, ""),
+    ]
+    shown = [(name, size(number), words) for name, number, words in parts if number]
+    lines = [f"Memory per card, usable {share}", table(shown, "lrl")]
+    if found.refused:
+        lines.append(f"  {found.refused}")
     return "\n".join(lines)
 
 

@@ -14,6 +14,8 @@ CARDS: dict[str, Card] = {"gaudi2": GAUDI2, "gaudi3": GAUDI3}
 # 70 to 160 GiB of memory; a Gaudi 2 has 96 GB, a Gaudi 3 128 GB.
 MAX_NUM_SEQS = 1024
 MAX_NUM_BATCHED_TOKENS = 8192
+# Its default of --gpu-memory-utilization (config/cache.py).
+MEMORY_UTILIZATION = 0.92
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ class ServerLimits:
 
         Args:
             model_len: the longest sequence the model was made for.
-            num_blocks: KV blocks of the card; None plans for the most that the rest allows, as the
-                server does.
+            num_blocks: KV blocks that a step may have; None for the most that the rest allows.
 
         Raises:
             ConfigurationError: a limit that cannot be, or two that contradict each other.
@@ -77,6 +78,8 @@ class ServerLimits:
         if max_num_seqs is None:
             origins["max-num-seqs"] = default
             seqs = min(seqs, tokens)
+        if num_blocks is not None:
+            origins["num-blocks"] = "given"
         limits = engine_limits(
             max_num_seqs=seqs,
             max_num_batched_tokens=tokens,
@@ -86,3 +89,16 @@ class ServerLimits:
             num_blocks=num_blocks,
         )
         return cls(limits, origins)
+
+    def up_to(self, num_blocks: int, origin: str) -> Self:
+        """The same with steps of at most so many KV blocks."""
+        of = self.limits
+        limits = engine_limits(
+            of.max_num_seqs,
+            of.max_num_batched_tokens,
+            of.max_model_len,
+            of.block_size,
+            of.query_len,
+            num_blocks,
+        )
+        return type(self)(limits, self.origins | {"num-blocks": origin})

@@ -22,10 +22,10 @@ from vllm_hpu import compat
 from vllm_hpu.device.info import load_bridge
 from vllm_hpu.device.metrics import compilations
 from vllm_hpu.errors import ConfigurationError
-from vllm_hpu.execution.memory import EngineMemory
 from vllm_hpu.execution.mode import Mode
 from vllm_hpu.execution.progress import WarmupProgress
 from vllm_hpu.execution.warmup import WarmUp
+from vllm_hpu.memory.engine import EngineMemory
 from vllm_hpu.observe.engine_metrics import EngineMetrics, Phase
 from vllm_hpu.runner.model_runner import HpuModelRunner
 from vllm_hpu.settings import settings

@@ -41,12 +41,14 @@ class Card:
 
     flops_per_s   operations of the matrix engines per second
     bytes_per_s   bytes of device memory per second
+    memory_bytes  size of the device memory
     source        where the figures come from
     """
 
     name: str
     flops_per_s: float
     bytes_per_s: float
+    memory_bytes: int
     source: str
 
     def seconds(self, work: Work) -> float:
@@ -57,8 +59,20 @@ class Card:
         return max(work.flops / self.flops_per_s, work.bytes / self.bytes_per_s)
 
 
-GAUDI2 = Card("Gaudi 2", 432e12, 2.46e12, "Intel, Hot Chips 2024: 432 TFLOPS BF16, 2.46 TB/s")
-GAUDI3 = Card("Gaudi 3", 1835e12, 3.67e12, "Intel, Hot Chips 2024: 1,835 TFLOPS BF16, 3.67 TB/s")
+GAUDI2 = Card(
+    "Gaudi 2",
+    432e12,
+    2.46e12,
+    96 * 10**9,
+    "Intel, Hot Chips 2024: 432 TFLOPS BF16, 96 GB at 2.46 TB/s",
+)
+GAUDI3 = Card(
+    "Gaudi 3",
+    1835e12,
+    3.67e12,
+    128 * 10**9,
+    "Intel, Hot Chips 2024: 1,835 TFLOPS BF16, 128 GB at 3.67 TB/s",
+)
 
 
 # What a step takes beside its work, assumed: Intel measured 7.62 ms a token for Llama-2-7B on one

@@ -25,8 +25,9 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm_hpu.device.memory import is_out_of_memory, memory_info
 from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.execution import agreement
-from vllm_hpu.execution.memory_measure import Measured, measure, measure_profile
-from vllm_hpu.execution.memory_plan import (
+from vllm_hpu.execution.mode import Mode
+from vllm_hpu.memory.measure import Measured, measure, measure_profile
+from vllm_hpu.memory.plan import (
     MemoryPlan,
     Need,
     Room,
@@ -35,8 +36,7 @@ from vllm_hpu.execution.memory_plan import (
     size_text,
     table,
 )
-from vllm_hpu.execution.memory_refusal import Prediction, refusal
-from vllm_hpu.execution.mode import Mode
+from vllm_hpu.memory.refusal import Prediction, refusal
 from vllm_hpu.settings import settings
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class EngineMemory:
         self._reserve = 0.0 if mode is Mode.EAGER else settings().graph_reserved_share
         self._usable, self._total = usable, start.total_memory
         self._used_before = start.total_memory - start.free_memory
-        self._prediction = Prediction(config, self._graphs)
+        self._prediction = Prediction.of_engine(config, self._graphs)
 
     def before_loading(self) -> None:
         """Print what is predicted.

@@ -21,7 +21,7 @@ from vllm.v1.worker.gpu.cudagraph_utils import (
 from vllm.v1.worker.gpu.sample.prompt_logprob import compute_prompt_logprobs_with_chunking
 
 from vllm_hpu.device.memory import allocated_bytes, memory_info, peak_bytes, reset_peak
-from vllm_hpu.execution.memory_predict import PROMPT_CHUNK
+from vllm_hpu.memory.predict import PROMPT_CHUNK
 from vllm_hpu.runner.blank import prepare_blank_step
 
 if TYPE_CHECKING:

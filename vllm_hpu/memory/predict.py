@@ -7,7 +7,7 @@ weights are loaded, and what limits to offer are searched with. Tensors are coun
 
 from __future__ import annotations
 
-from vllm_hpu.execution.memory_plan import Need
+from vllm_hpu.memory.plan import Need
 from vllm_hpu.shapes.key import GraphKey, decode_key, prefill_key
 from vllm_hpu.shapes.limits import Limits
 from vllm_hpu.shapes.model import ModelShape

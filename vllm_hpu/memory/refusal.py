@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 from vllm_hpu.errors import ConfigurationError
-from vllm_hpu.execution.memory_plan import (
+from vllm_hpu.memory.plan import (
     Ask,
     Need,
     Room,
@@ -14,48 +15,59 @@ from vllm_hpu.execution.memory_plan import (
     size_text,
     ways_out,
 )
-from vllm_hpu.execution.memory_predict import predict
+from vllm_hpu.memory.predict import predict
 from vllm_hpu.runner.plan import engine_limits, shape_of
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+    from vllm_hpu.shapes.model import ModelShape
 
+
+@dataclass(frozen=True)
 class Prediction:
     """Predicts the need of engines that differ from the one at hand in their limits.
 
-    Attributes:
-        ask: the limits of the one at hand.
-        block_size: tokens of a KV block.
+    ask         the limits of the one at hand
+    block_size  tokens of a KV block
+    query_len   tokens a decode row may have
+    shape       one rank's share of the model; None if its sizes have other names
+    graphs      whether forwards are kept as graphs
     """
 
-    def __init__(self, config: VllmConfig, graphs: bool) -> None:
+    ask: Ask
+    block_size: int
+    query_len: int
+    shape: ModelShape | None
+    graphs: bool
+
+    @classmethod
+    def of_engine(cls, config: VllmConfig, graphs: bool) -> Self:
         scheduler = config.scheduler_config
-        self.ask = Ask(
+        ask = Ask(
             config.model_config.max_model_len,
             scheduler.max_num_seqs,
             scheduler.max_num_batched_tokens,
         )
-        self.block_size = config.cache_config.block_size
-        self._query_len = 1 + config.num_speculative_tokens
-        self._shape, self._graphs = shape_of(config), graphs
+        query_len = 1 + config.num_speculative_tokens
+        return cls(ask, config.cache_config.block_size, query_len, shape_of(config), graphs)
 
     def of(self, ask: Ask, blocks: int | None = None) -> Need | None:
         """The need with steps planned for so many KV blocks (None: the fewest that serve).
 
         None for models whose sizes have other names.
         """
-        if self._shape is None:
+        if self.shape is None:
             return None
         limits = engine_limits(
             ask.max_num_seqs,
             ask.max_num_batched_tokens,
             ask.max_model_len,
             self.block_size,
-            self._query_len,
+            self.query_len,
             blocks or -(-ask.max_model_len // self.block_size) + 1,
         )
-        return predict(self._shape, limits, self._graphs)
+        return predict(self.shape, limits, self.graphs)
 
 
 def refusal(

@@ -1,7 +1,7 @@
 """How the memory of a card is shared out: arithmetic on bytes, no torch.
 
 All that an engine needs beside its KV cache is known before the cache is allocated: measured by
-``execution/memory_measure.py``, or predicted by ``execution/memory_predict.py``. The cache gets
+``memory/measure.py``, or predicted by ``memory/predict.py``. The cache gets
 what is left, but for a reserve for graphs that are compiled while serving.
 """
 

@@ -1,0 +1,1 @@
+"""The memory of a card: predicted, measured, shared out, or refused."""
