@@ -8,6 +8,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
+#include "distributed/bindings.h"
 #include "robustness_bindings.h"
 #include "runtime/counters.h"
 #include "runtime/memory.h"
@@ -222,6 +223,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         py::arg("overload") = "");
 
   bind_robustness(m);
+  bind_distributed(m);
 
   m.def("is_capturing", [] { return Graph::capturing() != nullptr; });
   py::class_<Graph, std::shared_ptr<Graph>>(m, "Graph")

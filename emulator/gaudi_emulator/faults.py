@@ -23,6 +23,7 @@ KINDS = {
     "hang": "the operation does not return, or only after `seconds`",
     "slow": "the operation takes `seconds` longer",
     "nan": "its floating-point results become NaN",
+    "wrong": "a collective delivers wrong numbers",
     "rank_death": "the process is killed, as by SIGKILL",
     "corrupt": "the recipe on disk is damaged",
 }
@@ -36,6 +37,7 @@ SITES = {
     "compile": (*_ANYWHERE, "oom"),
     "copy": (*_ANYWHERE, "nan"),
     "allocate": (*_ANYWHERE, "oom"),
+    "collective": (*_ANYWHERE, "nan", "wrong"),
     "recipe_read": ("corrupt", "hang", "slow", "rank_death"),
 }
 """Where: site -> the kinds that make sense there. `launch` is an operator launched on its own."""

@@ -224,6 +224,8 @@ def host_device_and_graph(rank, size):
 
 
 def host_and_device_in_one_group(rank, size):
+    assert torch.hpu.device_count() == 1
+    assert torch.hpu.get_device_properties(0).module == rank
     for device in ("cpu", "hpu"):
         tensor = torch.tensor([rank + 1.0], device=device)
         dist.all_reduce(tensor)
@@ -248,8 +250,10 @@ def inside_a_graph(rank, size):
         same(run(ramp(rank + step, 3)), torch.cat([y] * size) + 1)
 
 
-def _rank_main(case, rank, size, port, backend, results):
+def _rank_main(case, rank, size, port, backend, one_card_each, results):
     try:
+        if one_card_each:  # as a launcher that gives every rank its own card
+            os.environ["HABANA_VISIBLE_MODULES"] = str(rank)
         import habana_frameworks.torch  # noqa: F401 - registers hccl
 
         torch.set_num_threads(1)
@@ -264,7 +268,7 @@ def _rank_main(case, rank, size, port, backend, results):
         results.put((rank, traceback.format_exc()))
 
 
-def run_case(case, size, port, backend="hccl", timeout_s=150, **environment):
+def run_case(case, size, port, backend="hccl", timeout_s=150, one_card_each=False, **environment):
     """Run a case in ``size`` spawned processes; raises with the first rank's traceback."""
     context = mp.get_context("spawn")
     results = context.Queue()
@@ -272,7 +276,9 @@ def run_case(case, size, port, backend="hccl", timeout_s=150, **environment):
     os.environ.update(environment)
     try:
         ranks = [
-            context.Process(target=_rank_main, args=(case, r, size, port, backend, results))
+            context.Process(
+                target=_rank_main, args=(case, r, size, port, backend, one_card_each, results)
+            )
             for r in range(size)
         ]
         for process in ranks:

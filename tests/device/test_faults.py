@@ -5,8 +5,10 @@ import sys
 import threading
 import time
 
+import habana_frameworks.torch  # noqa: F401 - registers hccl
 import pytest
 import torch
+import torch.distributed as dist
 from gaudi_emulator import config, faults, recipes
 from gaudi_emulator.graph import Graph
 
@@ -50,6 +52,10 @@ class Sites:
     def allocate(self):
         return torch.empty(4, device="hpu")
 
+    def collective(self):
+        dist.all_reduce(self.x)
+        return self.x
+
     def recipe_read(self):
         recipes.forget()
         recipes.obtain("test", "one graph", "", 1)
@@ -57,8 +63,10 @@ class Sites:
 
 @pytest.fixture
 def sites(tmp_path):
+    dist.init_process_group("hccl", store=dist.HashStore(), rank=0, world_size=1)
     yield Sites(tmp_path)
     recipes.use_folder("", False, 0)
+    dist.destroy_process_group()
 
 
 def where(kind):
@@ -128,6 +136,17 @@ def test_nan(sites, site):
     strikes_at_the_third_visit(getattr(sites, site), "nan", check)
 
 
+@pytest.mark.parametrize("site", where("wrong"))
+def test_wrong(sites, site):
+    def check(visit):
+        before = sites.x.clone()
+        result = visit()
+        assert not result.isnan().any()
+        assert (result != before).all()
+
+    strikes_at_the_third_visit(getattr(sites, site), "wrong", check)
+
+
 def test_a_corrupt_recipe_is_compiled_again(sites, caplog):
     def check(visit):
         visit()
@@ -137,14 +156,14 @@ def test_a_corrupt_recipe_is_compiled_again(sites, caplog):
 
 
 KILLED = """
-import sys, torch, gaudi_emulator
-gaudi_emulator.activate()
+import sys, torch, torch.distributed as dist, habana_frameworks.torch
 from gaudi_emulator import recipes
 from gaudi_emulator.graph import Graph
 x, graph = torch.ones(4, device='hpu'), Graph()
 graph.capture_begin()
 y = x + 1
 graph.capture_end()
+dist.init_process_group('hccl', store=dist.HashStore(), rank=0, world_size=1)
 recipes.use_folder(sys.argv[1], False, 1 << 20)
 import gaudi_emulator.faults as faults
 faults.arm(sys.argv[2] + ':1:rank_death')
@@ -155,6 +174,7 @@ print('alive', flush=True)
     'compile': lambda: recipes.obtain('test', 'a graph', '', 1),
     'copy': lambda: x.copy_(torch.ones(4)),
     'allocate': lambda: torch.empty(4, device='hpu'),
+    'collective': lambda: dist.all_reduce(x),
     'recipe_read': lambda: recipes.obtain('test', 'a graph', '', 1),
 }[sys.argv[2]]()
 print('still alive', flush=True)
@@ -172,7 +192,7 @@ def death(site, folder):
 
 
 def test_rank_death(tmp_path):
-    done = death("graph_replay", tmp_path)
+    done = death("collective", tmp_path)
     assert (done.stdout, done.returncode) == ("alive\n", -9), done.stderr
 
 
@@ -223,7 +243,7 @@ def test_an_error_leaves_the_tensors_as_they_were():
         ("launch:x:oom", "step 'x': expected an integer from 1"),
         ("launch:0:oom", "fault step 0: expected a number from 1"),
         ("launch:1:fire", "fault kind 'fire': expected one of device_error, oom, hang"),
-        ("copy:1:corrupt", "a fault 'corrupt' cannot happen at 'copy': expected one of"),
+        ("copy:1:wrong", "a fault 'wrong' cannot happen at 'copy': expected one of device_error"),
         ("copy:1:slow:soon", "seconds 'soon': expected a number"),
         ("copy:1:slow:nan", "seconds 'nan': expected a number"),
         ("copy:1:slow:-1", "fault seconds -1.0: expected 0 to 86400"),
@@ -241,7 +261,7 @@ def test_a_malformed_specification_is_explained(text, message):
 
 
 def test_the_specification_is_the_faults_text():
-    text = "launch:1:oom,graph_replay:20:slow:0.5@3,recipe_read:2:corrupt"
+    text = "launch:1:oom,collective:20:slow:0.5@3,recipe_read:2:corrupt"
     assert ",".join(map(str, faults.parse(text))) == text
     assert faults.parse(" ") == ()
 

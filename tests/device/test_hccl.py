@@ -1,4 +1,4 @@
-"""The ``hccl`` backend of ``torch.distributed`` between processes, two and four of them."""
+"""The ``hccl`` backend of ``torch.distributed`` between processes, two, four and eight."""
 
 import socket
 
@@ -23,12 +23,18 @@ def test_collectives(size):
     run_case("everything", size, free_port())
 
 
+@pytest.mark.slow
+def test_collectives_of_eight_cards():
+    run_case("everything", 8, free_port(), timeout_s=180)
+
+
 def test_a_backend_per_device_and_collectives_inside_a_graph():
     run_case(
         "host_device_and_graph",
         2,
         free_port(),
         backend="cpu:gloo,hpu:hccl",
+        one_card_each=True,
         PT_HPU_LAZY_MODE="1",
         PT_HPU_ENABLE_LAZY_COLLECTIVES="true",
     )

@@ -26,7 +26,7 @@ def capture():
     graph.capture_begin()
     y = x + next(_constants)
     graph.capture_end()
-    return graph, y
+    return graph, (x, y)
 
 
 def test_graph_compilation_counts_inside_the_context_only():

@@ -9,12 +9,15 @@ from gaudi_emulator.graph import Graph as DeviceGraph
 
 __all__ = [
     "CollectiveCost",
+    "CollectiveWork",
     "DeviceGraph",
     "Region",
+    "close_transfers",
     "counters",
     "device_functions",
     "enter_region",
     "exit_region",
+    "fault_point",
     "forbid_host_reads",
     "host_view",
     "in_region",
@@ -24,15 +27,20 @@ __all__ = [
     "recent_compilations",
     "recipes",
     "set_compile_only",
+    "when_transfers_end",
 ]
 
+CollectiveWork = _C.CollectiveWork
 Region = _C.Region
+close_transfers = _C.close_transfers
 device_functions = torch_device
+fault_point = _C.fault_point
 forbid_host_reads = _C.forbid_host_reads
 host_view = _C.host_view
 is_capturing = _C.is_capturing
 note_compilation = _C.note_compilation
 set_compile_only = _C.set_compile_only
+when_transfers_end = _C.when_transfers_end
 
 
 class _Regions(threading.local):

@@ -9,12 +9,37 @@ import os
 from datetime import timedelta
 
 import torch.distributed as dist
-from torch.distributed import ProcessGroupGloo
+from torch.distributed import ProcessGroup, ProcessGroupGloo
 
-__all__ = ["register"]
+from .peers import Peers
+
+__all__ = ["peers_of", "register"]
+
+_peers: dict[str, Peers] = {}
 
 
-def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> ProcessGroupGloo:
+def peers_of(group: ProcessGroup) -> Peers:
+    """Who watches the ranks of a group."""
+    return _peers[group.group_name]
+
+
+def _create(options: dist.distributed_c10d._DistributedBackendOptions, _: object):
+    """The backend of one group: its transport, and the watch over its ranks."""
+    rank, size = options.group_rank, options.group_size
+    job_ranks = list(options.global_ranks_in_group) or list(range(size))
+    name = options.group_id
+    names = dist.distributed_c10d._world.pg_names
+    for earlier in set(_peers).difference(set(names.values()) - {name}):  # those destroyed
+        peers = _peers.pop(earlier)
+        peers.leave()
+        peers.stop()
+    _peers[name] = Peers(options.store, rank, size, job_ranks, lambda: name in names.values())
+    transport = _transport(options.store, rank, size, options.timeout)
+    _peers[name].transport = transport
+    return transport
+
+
+def _transport(store: dist.Store, rank: int, size: int, timeout: timedelta) -> ProcessGroupGloo:
     """The transport of one group.
 
     ``HCCL_SOCKET_IFNAME`` names the network interface, as for Intel's HCCL; without it gloo's own
@@ -33,4 +58,4 @@ def _create(store: dist.Store, rank: int, size: int, timeout: timedelta) -> Proc
 def register() -> None:
     """Make ``hccl`` a backend of ``torch.distributed`` for the device ``hpu``, once."""
     if not hasattr(dist.Backend, "HCCL"):
-        dist.Backend.register_backend("hccl", _create, devices=["hpu"])
+        dist.Backend.register_backend("hccl", _create, extended_api=True, devices=["hpu"])

@@ -10,14 +10,21 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import torch
-from torch._C._distributed_c10d import _create_work_from_future  # type: ignore[attr-defined]
-from torch.distributed import ProcessGroup, ProcessGroupGloo, ReduceOp, Work
+from torch.distributed import DistBackendError, ProcessGroup, ProcessGroupGloo, ReduceOp
 
-from habana_frameworks.torch._device import CollectiveCost, host_view, is_capturing
+from habana_frameworks.torch._device import (
+    CollectiveCost,
+    CollectiveWork,
+    fault_point,
+    host_view,
+    is_capturing,
+)
 from habana_frameworks.torch._ops.library import device_kernel
 from habana_frameworks.torch.internal import bridge_config
 
-from . import transport
+from . import faults, transport, work
+from .backend import peers_of
+from .peers import Peers
 from .transport import Pending
 
 __all__: list[str] = []
@@ -26,38 +33,60 @@ Transfer = Callable[[ProcessGroupGloo, Sequence[torch.Tensor], Sequence[torch.Te
 
 _HPU = torch.device("hpu")
 _LIBRARY = torch.library.Library("c10d", "IMPL")
-_captured: list[tuple[Transfer, ProcessGroupGloo]] = []
+_captured: list[tuple[Transfer, ProcessGroupGloo, Peers]] = []
 
 
 @device_kernel("collective(Tensor(a!)[] written, Tensor[] read, int call) -> ()")
 def _run_captured(written: list[torch.Tensor], read: list[torch.Tensor], call: int) -> None:
     """One collective of a captured graph, over host tensors."""
-    transfer, backend = _captured[call]
-    transfer(backend, written, read).wait()
+    transfer, backend, peers = _captured[call]
+    _start(transfer, backend, peers, written, read).wait()
+
+
+def _start(
+    transfer: Transfer,
+    backend: ProcessGroupGloo,
+    peers: Peers,
+    written: Sequence[torch.Tensor],
+    read: Sequence[torch.Tensor],
+) -> CollectiveWork:
+    """Start a collective on host tensors.
+
+    Raises:
+        DistBackendError: a rank of the group has died.
+    """
+    if peers.death():
+        raise DistBackendError(peers.death())
+    fault = fault_point("collective")
+    try:
+        pending = transfer(backend, written, read)
+    except RuntimeError as error:  # the transport may notice a death first
+        raise DistBackendError(peers.explain(str(error))) from error
+    return work.start(faults.spoilt(pending, written, fault), peers)
 
 
 def _launch(
     process_group, transfer: Transfer, written: Sequence[torch.Tensor], read: Sequence[torch.Tensor]
 ):
     """Start a collective on device tensors; returns the boxed handle."""
-    backend = ProcessGroup.unbox(process_group)._get_backend(_HPU)
+    group = ProcessGroup.unbox(process_group)
+    backend, peers = group._get_backend(_HPU), peers_of(group)
     cost = CollectiveCost(transfer.__qualname__.partition(".")[0], backend.size())
     if not is_capturing():
         cost.tell(written, read)
-        targets = [host_view(t, written=True) for t in written]
-        pending = transfer(backend, targets, [host_view(t) for t in read])
-        return Work.boxed(pending.as_work())
+        views = [host_view(t, written=True) for t in written], [host_view(t) for t in read]
+        return _start(transfer, backend, peers, *views).boxed()
     if not bridge_config.get_pt_hpu_enable_lazy_collectives():
         raise RuntimeError(
             "a collective inside an HPU graph needs PT_HPU_ENABLE_LAZY_COLLECTIVES=true in the "
             "environment before the bridge is imported"
         )
     cost.note_captured(len(_captured))
-    _captured.append((transfer, backend))
+    _captured.append((transfer, backend, peers))
     _run_captured(list(written), list(read), len(_captured) - 1)
-    done: torch.futures.Future = torch.futures.Future()
-    done.set_result([])
-    return Work.boxed(_create_work_from_future(done))
+    done = CollectiveWork()
+    done.complete()
+    return done.boxed()
 
 
 def _reduction(op) -> ReduceOp.RedOpType:

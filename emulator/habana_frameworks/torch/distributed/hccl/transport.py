@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import _create_work_from_future  # type: ignore[attr-defined]
 from torch.distributed import ProcessGroupGloo, ReduceOp
 
 from .wire import as_bytes, average_as_sum, concatenated, movable, reducible
@@ -25,34 +24,16 @@ class Pending(NamedTuple):
     Attributes:
         works: gloo's handles.
         finish: what remains to be done on the host after all of them, or None.
+        any_source: whether it is a receive from whoever sends first.
     """
 
     works: list[dist.Work]
     finish: Callable[[], None] | None = None
+    any_source: bool = False
 
-    def wait(self) -> None:
-        """Block until the result stands in the written tensors."""
-        for work in self.works:
-            work.wait()
-        if self.finish is not None:
-            self.finish()
-
-    def as_work(self) -> dist.Work:
-        """One handle that is complete when the result stands in the written tensors."""
-        if self.finish is None and len(self.works) == 1:
-            return self.works[0]
-        finish = self.finish
-        futures: torch.futures.Future = torch.futures.collect_all(
-            [work.get_future() for work in self.works]
-        )
-
-        def complete(done: torch.futures.Future) -> list:
-            done.wait()  # raises what a transfer raised
-            if finish is not None:
-                finish()
-            return []
-
-        return _create_work_from_future(futures.then(complete))
+    def source_rank(self) -> int:
+        """Who has sent, after a receive from anyone; else -1."""
+        return self.works[0]._source_rank() if self.any_source else -1
 
 
 def _together(pendings: Sequence[Pending]) -> Pending:
@@ -255,7 +236,7 @@ def receive(peer: int | None, tag: int):
     def run(backend: ProcessGroupGloo, written: Tensors, read: Tensors) -> Pending:
         target = [movable(written[0])]
         if peer is None:
-            return Pending([backend.recv_anysource(target, tag)])
+            return Pending([backend.recv_anysource(target, tag)], any_source=True)
         return Pending([backend.recv(target, peer, tag)])
 
     return run
