@@ -1,8 +1,10 @@
 """Seeded mistakes, one of each kind, which the device must catch; and one switch.
 
-More about each: test_memory, test_fragmentation, test_freed_inputs, test_graphs, test_leaks.
+More about each: test_memory, test_fragmentation, test_freed_inputs, test_graphs, test_leaks; of a
+missing synchronisation: test_async_streams.
 """
 
+import gaudi_emulator
 import pytest
 import torch
 from gaudi_emulator.graph import Graph
@@ -49,6 +51,28 @@ def test_a_shape_that_depends_on_values_in_a_graph():
     with pytest.raises(RuntimeError, match="nonzero' into a graph: the shape of its result"):
         x.nonzero()
     graph.reset()
+
+
+def test_a_leak():
+    """A program keeps the result of every step."""
+    kept = []
+
+    def step(x):
+        kept.append(x * 2)
+
+    x = torch.ones(1024, device="hpu")
+    with gaudi_emulator.leaks() as leaked:
+        for _ in range(3):
+            step(x)
+    assert (len(leaked), leaked.bytes) == (3, 3 * 4096)
+    assert all(
+        "test_detectors.py" in a.stack[0] and " step" in a.stack[0] for a in leaked.allocations
+    )
+    kept.clear()
+    with gaudi_emulator.leaks() as leaked:
+        step(x)
+        kept.clear()
+    assert not leaked, leaked
 
 
 def test_captures_may_go_unchecked():
