@@ -217,7 +217,8 @@ _EXECUTION = [
             PT_HPU_EAGER_PIPELINE_ENABLE="Overlap host stages of eager launches.",
             PT_HPU_EAGER_COLLECTIVE_PIPELINE_ENABLE="The same for collectives.",
             PT_HPU_ENABLE_EAGER_CACHE="Recipe cache of eager operators.",
-            PT_ENABLE_INT64_SUPPORT="Native 64-bit integers.",
+            PT_ENABLE_INT64_SUPPORT="Native 64-bit integers; always on, the noise of sampling "
+            "needs them.",
             PT_COMPILE_ONLY_MODE="Compile and never launch.",
             PT_HPU_USE_EAGER_FALLBACK="Run operators outside the graph when they cannot be in it.",
             PT_HPU_INITIAL_WORKSPACE_SIZE="First size of the workspace.",

@@ -11,12 +11,14 @@
 #include "distributed/bindings.h"
 #include "robustness_bindings.h"
 #include "runtime/counters.h"
+#include "runtime/host_fallbacks.h"
 #include "runtime/memory.h"
 #include "runtime/stream.h"
 #include "torch_device/device_storage.h"
 #include "torch_device/fallback.h"
 #include "torch_device/generator.h"
 #include "torch_device/graph.h"
+#include "torch_device/integers.h"
 #include "torch_device/kernel_time.h"
 #include "torch_device/launch.h"
 #include "torch_device/observer.h"
@@ -104,6 +106,12 @@ py::dict compilation_totals() {
   for (const auto& [kind, total] : runtime::compilation_totals()) {
     d[py::str(kind)] = py::make_tuple(total.count, total.microseconds);
   }
+  return d;
+}
+
+py::dict host_fallbacks() {
+  py::dict d;
+  for (const auto& [name, count] : runtime::host_fallbacks()) d[py::str(name)] = count;
   return d;
 }
 
@@ -221,6 +229,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         }));
   m.def("operator_refusal", wrap_pybind_function(&refusal), py::arg("name"),
         py::arg("overload") = "");
+
+  m.def("set_native_int64", &set_native_int64, py::arg("on"));
+  m.def("place_on_host", &runtime::place_on_host, py::arg("operators"));
+  m.def("host_fallbacks", &host_fallbacks);
 
   bind_robustness(m);
   bind_distributed(m);

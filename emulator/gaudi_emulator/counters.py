@@ -21,6 +21,8 @@ class Counters:
         d2h_copies, d2h_bytes: copies from a card to the host.
         d2d_copies, d2d_bytes: copies on or between cards.
         host_syncs: times the host waited for a value or for the device.
+        host_fallbacks: operators that ran on the host although their tensors are on a card, and
+            how often each did.
         missing_synchronisations: found with GAUDI_EMULATOR_CHECK_STREAMS; no cost, but a mistake.
         compilations: number of compilations by kind, such as "graph_capture" or "hpu_backend".
         compilation_us: microseconds spent in them, by kind.
@@ -43,6 +45,7 @@ class Counters:
     compilations: dict[str, int] = field(default_factory=dict)
     compilation_us: dict[str, int] = field(default_factory=dict)
     recipe_hits: dict[str, int] = field(default_factory=dict)
+    host_fallbacks: dict[str, int] = field(default_factory=dict)
 
     @property
     def launches(self) -> int:
@@ -87,6 +90,7 @@ def counters() -> Counters:
         compilations={kind: count for kind, (count, _) in totals.items()},
         compilation_us={kind: us for kind, (_, us) in totals.items()},
         recipe_hits=recipes.hits(),
+        host_fallbacks=_C.host_fallbacks(),
     )
 
 

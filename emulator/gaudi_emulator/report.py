@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -67,6 +68,14 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
+def _host_fallbacks(summary: Summary) -> Counter[str]:
+    """Operators that ran on the host -> how often; traces of older versions do not say."""
+    total: Counter[str] = Counter()
+    for counted in summary.counters:
+        total.update(counted.get("host_fallbacks", {}))
+    return total
+
+
 def _facts(summary: Summary, peaks: Peaks) -> list[str]:
     lines = []
     for direction in ("host to card", "card to host"):
@@ -77,7 +86,9 @@ def _facts(summary: Summary, peaks: Peaks) -> list[str]:
     lines.append(
         f"host synchronisations: {summary.host_waits.total()}" + f" ({waits})" * bool(waits)
     )
-    lines.append("host fallbacks: 0 (an operator that a card lacks is refused)")
+    fallbacks = _host_fallbacks(summary)
+    names = ", ".join(f"{name} {count}" for name, count in fallbacks.most_common())
+    lines.append(f"host fallbacks: {fallbacks.total()}" + f" ({names})" * bool(names))
     number = sum(count for count, _ in summary.compilations.values())
     kinds = ", ".join(
         f"{kind} {count} in {us / 1e6:.3f} s"
@@ -133,7 +144,7 @@ def as_json(summary: Summary, peaks: Peaks) -> dict[str, Any]:
             for direction, (count, size) in summary.copies.items()
         },
         "host_waits": dict(summary.host_waits),
-        "host_fallbacks": 0,
+        "host_fallbacks": dict(_host_fallbacks(summary)),
         "compilations": {
             kind: {"count": count, "us": us} for kind, (count, us) in summary.compilations.items()
         },

@@ -32,7 +32,10 @@ def bridge_installed() -> bool:
 
 
 def load_bridge() -> None:
-    """Import the bridge, which registers the device with PyTorch.
+    """Import the bridge, which registers the device with PyTorch, and ask for whole int64.
+
+    With PT_HPU_LAZY_MODE=1 the bridge's default is to hold int64 tensors in 32 bits
+    (PT_ENABLE_INT64_SUPPORT); the noise of sampling would then be the same at every position.
 
     Raises:
         BridgeMissingError: no distribution provides it.
@@ -41,6 +44,10 @@ def load_bridge() -> None:
     if not bridge_installed():
         raise BridgeMissingError("no package provides habana_frameworks")
     import habana_frameworks.torch  # noqa: F401
+    from habana_frameworks.torch.internal import bridge_config
+
+    if not bridge_config.get_pt_enable_int64_support():
+        bridge_config.set_pt_enable_int64_support(True)
 
 
 def software() -> str:

@@ -13,6 +13,7 @@
 #include "fallback.h"
 #include "fault_effects.h"
 #include "graph.h"
+#include "integers.h"
 #include "launch.h"
 #include "observer.h"
 #include "pinned_memory.h"
@@ -111,11 +112,12 @@ at::Tensor own_alias(const at::Tensor& host) {
 // Leave `dst.copy_(src)` to the stream, which owns what it needs until then. Memory of the host that
 // is not pinned is read now, as by a card, which stages it.
 void enqueue_copy(int card, const at::Tensor& host_dst, const at::Tensor& host_src, bool staged,
-                  runtime::Fault fault) {
+                  bool to_card, runtime::Fault fault) {
   const c10::InferenceMode inference;
   const auto source = staged ? host_src.clone() : own_alias(host_src);
-  enqueue_on_current_stream(card, [dst = own_alias(host_dst), source, fault] {
+  enqueue_on_current_stream(card, [dst = own_alias(host_dst), source, to_card, fault] {
     copy_now(dst, source);
+    if (to_card) keep_card_integers(dst);
     if (fault == runtime::Fault::kNan) spoil(dst);
   });
 }
@@ -147,7 +149,7 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
   if (!capturing && (within || (non_blocking && from_card != to_card)) && plain(src) &&
       plain(dst) && at::is_expandable_to(src.sizes(), dst.sizes()) && copies_are_queued(card)) {
     if (unused) poison_until_written(host_dst);
-    enqueue_copy(card, host_dst, host_src, !from_card && !pinned_source, fault);
+    enqueue_copy(card, host_dst, host_src, !from_card && !pinned_source, to_card, fault);
     return;
   }
   come_after_current_stream(card);
@@ -155,6 +157,7 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
   {
     const c10::InferenceMode inference;
     copy_now(host_dst, host_src);
+    if (to_card) keep_card_integers(host_dst);
     if (fault == runtime::Fault::kNan) spoil(host_dst);
   }
   if (runtime::observer() != nullptr) {
@@ -222,7 +225,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
       auto copy = like();
       launch.writes(copy);
       poison_until_written(copy);
-      enqueue_copy(card, copy, host, false, fault);
+      enqueue_copy(card, copy, host, false, to_card, fault);
       return copy;
     }
     at::Tensor copy;
@@ -232,7 +235,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
     }
     auto out = adopt(copy, target_card);
     launch.writes(copy);
-    enqueue_copy(card, copy, host, false, fault);
+    enqueue_copy(card, copy, host, false, to_card, fault);
     return out;
   }
   if (from_card) come_after_current_stream(card);
@@ -262,6 +265,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
     } else {
       copy = at::_to_copy(host, dtype, layout, c10::Device(c10::kCPU), false, false, format);
     }
+    keep_card_integers(copy);
     if (fault == runtime::Fault::kNan) spoil(copy);
   }
   report(copy);

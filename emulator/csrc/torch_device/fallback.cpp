@@ -10,6 +10,7 @@
 
 #include "../runtime/clock.h"
 #include "../runtime/counters.h"
+#include "../runtime/host_fallbacks.h"
 #include "../runtime/memory.h"
 #include "../runtime/stream.h"
 #include "device_storage.h"
@@ -110,6 +111,25 @@ class Call {
       } else if (value.isTensorList()) {
         for (const at::Tensor& tensor : value.toTensorList()) launch.writes(fresh(tensor));
       }
+    }
+  }
+
+  // An operator that runs on the host gets its tensors by copies, and its results go back by others.
+  void count_inputs() const {
+    auto& count = runtime::counters();
+    for (const auto& pair : pairs_) {
+      runtime::bump(count.d2h_copies);
+      runtime::bump(count.d2h_bytes, static_cast<int64_t>(pair.host.nbytes()));
+    }
+  }
+
+  void count_results(size_t first_result) const {
+    auto& count = runtime::counters();
+    for (size_t i = 0; i < facts_.returns.size(); ++i) {
+      const auto& value = stack_[first_result + i];
+      if (!value.isTensor() || !value.toTensor().defined()) continue;
+      runtime::bump(count.h2d_copies);
+      runtime::bump(count.h2d_bytes, static_cast<int64_t>(value.toTensor().nbytes()));
     }
   }
 
@@ -313,13 +333,19 @@ void boxed_fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 
 void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& facts = operator_facts(op);
-  TORCH_CHECK_NOT_IMPLEMENTED(facts.refusal.empty(), "The operator '", facts.name,
+  const bool on_host = runtime::is_placed_on_host(facts.name);
+  TORCH_CHECK_NOT_IMPLEMENTED(on_host || facts.refusal.empty(), "The operator '", facts.name,
                               "' is not available on the HPU device: ", facts.refusal, ".");
   Call call(facts, *stack);
   call.lower_arguments();
   auto* capture = Graph::capturing();
-  bool waits = facts.reads_host;
+  bool waits = facts.reads_host || on_host;
+  if (on_host) refuse_in_capture(facts.name.c_str(), "PT_HPU_PLACE_ON_CPU puts it on the host");
   if (waits) host_read(facts.name.c_str());
+  if (on_host) {
+    runtime::note_host_fallback(facts.name);
+    call.count_inputs();
+  }
   if ((facts.dynamic_shape || facts.dynamic_if_bool_index) && call.dynamic_shape()) {
     refuse_in_capture(facts.name.c_str(), "the shape of its result depends on values");
     host_read(facts.name.c_str());
@@ -343,7 +369,7 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     runtime::bump(capture->tolerant() ? count.fused_ops : count.captured_ops);
   } else {
     const auto fault = fault_at(runtime::Site::kLaunch, call.card());
-    auto* watching = runtime::compile_only() ? nullptr : device_observer();
+    auto* watching = runtime::compile_only() || on_host ? nullptr : device_observer();
     std::vector<c10::IValue> arguments;
     int64_t started_ns = 0;
     if (watching != nullptr) {
@@ -352,7 +378,9 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     }
     run_host_kernel(op, facts, call.card(), stack);
     if (fault == runtime::Fault::kNan) spoil_stack(*stack, facts.returns.size());
-    if (!runtime::compile_only()) {
+    if (on_host) {
+      call.count_results(stack->size() - facts.returns.size());
+    } else if (!runtime::compile_only()) {
       runtime::bump(runtime::in_launch_region() ? count.fused_ops : count.eager_launches);
     }
     if (watching != nullptr) {

@@ -10,6 +10,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "integers.h"
 #include "kernel_time.h"
 
 namespace gaudi {
@@ -130,10 +131,7 @@ bool may_lack_type(c10::ArrayRef<c10::IValue> arguments, const c10::FunctionSche
          (has_tensor(arguments, is_integer) && takes_integers(schema));
 }
 
-}  // namespace
-
-void call_host_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  const KernelTimer timer(op);
+void call_with_its_types(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto begin = stack->size() - op.schema().arguments().size();
   const auto arguments = c10::ArrayRef<c10::IValue>(*stack).slice(begin);
   if (!may_lack_type(arguments, op.schema())) {
@@ -156,6 +154,20 @@ void call_host_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   for (auto i = stack->size() - op.schema().returns().size(); i < stack->size(); ++i) {
     call.result((*stack)[i]);
   }
+}
+
+}  // namespace
+
+void call_host_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const KernelTimer timer(op);
+  if (native_int64()) [[likely]] {
+    call_with_its_types(op, stack);
+    return;
+  }
+  const auto written = written_int64(op.schema(), *stack);
+  call_with_its_types(op, stack);
+  for (const auto& tensor : written) keep_card_integers(tensor);
+  keep_32_bits_of_results(op.schema(), *stack);
 }
 
 }  // namespace gaudi

@@ -16,6 +16,7 @@ from . import hpu  # noqa: E402, I001
 from . import _ops, core, distributed, dynamo, hpex, internal, utils  # noqa: E402
 from ._compile_only import follow_flag  # noqa: E402
 from ._missing import refuse  # noqa: E402
+from ._placement import follow_placement_flags  # noqa: E402
 from ._recipes import use_recipe_cache  # noqa: E402
 
 __all__ = ["core", "distributed", "dynamo", "hpex", "hpu", "internal", "torch", "utils"]
@@ -23,6 +24,7 @@ __all__ = ["core", "distributed", "dynamo", "hpex", "hpu", "internal", "torch", 
 _REGISTERED = _ops
 
 follow_flag()
+follow_placement_flags()
 use_recipe_cache()
 
 __getattr__ = refuse(__name__)

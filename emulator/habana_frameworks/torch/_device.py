@@ -24,9 +24,11 @@ __all__ = [
     "is_capturing",
     "launch_region",
     "note_compilation",
+    "place_on_host",
     "recent_compilations",
     "recipes",
     "set_compile_only",
+    "set_native_int64",
     "when_transfers_end",
 ]
 
@@ -39,7 +41,9 @@ forbid_host_reads = _C.forbid_host_reads
 host_view = _C.host_view
 is_capturing = _C.is_capturing
 note_compilation = _C.note_compilation
+place_on_host = _C.place_on_host
 set_compile_only = _C.set_compile_only
+set_native_int64 = _C.set_native_int64
 when_transfers_end = _C.when_transfers_end
 
 

@@ -5,8 +5,8 @@ python_packages/habana_frameworks/torch/hpu/metrics of HabanaAI/gaudi-pytorch-br
 
 * ``graph_compilation``: TotalNumber, TotalTime and AvgTime (microseconds); with
   PT_HPU_METRICS_GC_DETAILS set also recipe, a list of ``(name, duration)``.
-* ``cpu_fallback``: TotalNumber, FallbackOps. An operator without a kernel raises on this device,
-  so nothing ever falls back.
+* ``cpu_fallback``: TotalNumber, FallbackOps (operator -> how often). An operator without a kernel
+  raises on this device, unless PT_HPU_PLACE_ON_CPU names it.
 * ``memory_defragmentation``: TotalNumber, TotalSuccessful, AvgTime, MaxTime. The emulated device
   never moves memory.
 * ``recipe_cache``: TotalHit, RecipeHit, TotalMiss, RecipeMiss; only with
@@ -54,7 +54,8 @@ def _latest(number: int) -> list:
 
 
 def _cpu_fallback(since) -> Stats:
-    return [("TotalNumber", 0), ("FallbackOps", {})]
+    ops = since.host_fallbacks
+    return [("TotalNumber", sum(ops.values())), ("FallbackOps", dict(ops))]
 
 
 def _memory_defragmentation(since) -> Stats:
