@@ -7,6 +7,7 @@ from . import (
     causal_conv,
     conv_fp8,
     ctc,
+    decomposed_quantisation,
     fast_math,
     fp8,
     fp8_gemm_out,
@@ -29,6 +30,7 @@ from . import (
     softmax_fp8,
     softmax_masked,
     uint4,
+    wider_types,
 )
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "causal_conv",
     "conv_fp8",
     "ctc",
+    "decomposed_quantisation",
     "fast_math",
     "fp8",
     "fp8_gemm_out",
@@ -60,4 +63,5 @@ __all__ = [
     "softmax_fp8",
     "softmax_masked",
     "uint4",
+    "wider_types",
 ]
