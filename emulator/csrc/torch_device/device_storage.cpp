@@ -14,6 +14,7 @@
 #include "../runtime/stream.h"
 #include "fault_effects.h"
 #include "graph.h"
+#include "launch.h"
 
 namespace gaudi {
 namespace {
@@ -130,6 +131,7 @@ class DeviceAllocator final : public c10::DeviceAllocator {
   }
   c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
   void copy_data(void* dest, const void* src, std::size_t count) const override {
+    come_after_current_stream(runtime::current_card());
     std::memcpy(dest, src, count);
   }
 

@@ -311,24 +311,24 @@ void Graph::replay() {
   refuse_in_capture("Graph.replay", "graphs do not nest");
   check_inputs();
   if (runtime::compile_only()) return;
+  const auto fault = fault_at(runtime::Site::kGraphReplay, card_);
   note_outside_uses();
   runtime::bump(runtime::counters().graph_launches);
   if (auto* watching = device_observer()) {
     come_after_current_stream(card_);
     const auto started_ns = runtime::now_ns();
-    run_all();
+    run_all(fault);
     watching->replayed(*this, started_ns);
   } else if (runtime::schedule() == runtime::Schedule::kImmediate) {
-    run_all();
+    run_all(fault);
   } else {
-    enqueue_on_current_stream(card_, [self = shared_from_this()] { self->run_all(); });
+    enqueue_on_current_stream(card_, [self = shared_from_this(), fault] { self->run_all(fault); });
     if (meets_others_) runtime::start_stream(card_, runtime::current_stream(card_));
   }
 }
 
-void Graph::run_all() {
+void Graph::run_all(runtime::Fault fault) {
   const std::lock_guard<std::mutex> lock(running_);
-  const auto fault = fault_at(runtime::Site::kGraphReplay, card_);
   const c10::InferenceMode inference;
   torch::jit::Stack stack;
   for (auto& step : steps_) {

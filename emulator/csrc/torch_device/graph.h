@@ -17,6 +17,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "../runtime/faults.h"
 #include "../runtime/memory.h"
 
 namespace gaudi {
@@ -107,7 +108,7 @@ class Graph : public std::enable_shared_from_this<Graph> {
   void touch_all(const c10::IValue& value, size_t step);
   void plan_memory();
   void clear();
-  void run_all();
+  void run_all(runtime::Fault fault);
   // What a replay uses of memory that others may use too (graph_uses.cpp).
   void find_outside_uses();
   void note_outside_uses() const;
