@@ -15,6 +15,9 @@ os.environ.setdefault("GAUDI_EMULATOR_MEMORY", "4GiB")
 os.environ.setdefault("GAUDI_EMULATOR_POISON", "1")
 # Free memory can be in pieces, as on a card.
 os.environ.setdefault("GAUDI_EMULATOR_FRAGMENTATION", "1")
+# Queued work is done as late as it may be, and whoever does not wait for it is told.
+os.environ.setdefault("GAUDI_EMULATOR_STREAMS", "late")
+os.environ.setdefault("GAUDI_EMULATOR_CHECK_STREAMS", "raise")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One process per core already.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
