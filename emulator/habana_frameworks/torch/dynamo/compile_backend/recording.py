@@ -17,6 +17,8 @@ __all__ = ["recorded"]
 
 _LIBRARIES = frozenset({"aten", "hpu", "prims", "prim"})
 _MODULES = ("_operator", "math", "torch", "torch._C", "torch._C._nn", "torch.nn.functional")
+# What Dynamo makes of `tensor.data`: the tensor without its gradient, over the same memory.
+_DATA = ("torch._C._autograd", "_get_data_attr")
 # The offset of as_strided counts from the start of a storage that another call may not have.
 _NOT_AGAIN = frozenset({"as_strided", "as_strided_", "set_", "resize_", "resize_as_", "data_ptr"})
 
@@ -34,8 +36,8 @@ def _is_device_function(target: Any) -> bool:
         target = getattr(target, target.overloads()[0])
     if isinstance(target, torch._ops.OpOverload):
         return target.namespace in _LIBRARIES and target._opname not in _NOT_AGAIN
-    name = getattr(target, "__name__", "")
-    return name not in _NOT_AGAIN and getattr(target, "__module__", None) in _MODULES
+    name, module = getattr(target, "__name__", ""), getattr(target, "__module__", None)
+    return (module, name) == _DATA or (name not in _NOT_AGAIN and module in _MODULES)
 
 
 def _on_device(values: Sequence[Any]) -> bool:
