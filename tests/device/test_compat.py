@@ -229,3 +229,30 @@ def test_parsed_arguments_still_reach_no_platform():
     assert "current_platform" not in source
     configured = inspect.getsource(EngineArgs.create_engine_config)
     assert "current_platform.pre_register_and_update()" in configured
+
+
+def test_torch_still_times_the_guards_of_every_compilation():
+    import inspect
+
+    from torch._dynamo.guards import CheckFunctionManager
+
+    assert "latency = profile_guard_manager(" in inspect.getsource(CheckFunctionManager.__init__)
+
+
+def test_guards_are_made_without_being_timed():
+    code = """
+import torch
+import torch._dynamo.guards as guards
+timed = []
+original = guards.profile_guard_manager
+guards.profile_guard_manager = lambda *args: timed.append(args) or original(*args)
+def run(n):
+    torch.compile(lambda x: x + n, backend="eager", dynamic=False)(torch.ones(2))
+run(1)
+before = len(timed)
+from vllm_hpu.compat import torch_guards
+torch_guards.install()
+run(2)
+print(before, len(timed))
+"""
+    assert output(code) == "1 1"
