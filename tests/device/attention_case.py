@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vllm_hpu.attention.metadata import AttentionShape, HpuAttentionMetadata
+from vllm_hpu.attention.metadata import HpuAttentionMetadata
+from vllm_hpu.attention.shape import AttentionShape
 
 
 @dataclass

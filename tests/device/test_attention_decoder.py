@@ -112,9 +112,10 @@ def test_window_at_every_offset_in_a_block(window: int, queries: int) -> None:
 def test_windowed_rows_list_few_blocks() -> None:
     step = make(Case([Row(1000, 1)] * 2, window=20, block_size=16), "hpu")
     run(step)
-    (plan,) = [value for key, value in step.metadata.derived.items() if key[0] == "decode"]
+    (plans,) = step.metadata.derived.values()
     assert step.metadata.shape.decode_blocks == 126
-    assert plan.groups.shape[0] == 6
+    assert plans.decode is not None
+    assert plans.decode.groups.shape[0] == 6
 
 
 def test_sink_counts_once_per_sequence() -> None:
@@ -235,11 +236,12 @@ def test_shapes_follow_the_key_alone() -> None:
             step.metadata.block_table, (0, 8 - step.metadata.block_table.shape[1])
         )
         run(step)
-        return [
-            [tuple(t.shape) for t in plan if t is not None]
-            for plan in step.metadata.derived.values()
-            if isinstance(plan, tuple)
-        ]
+        (plans,) = step.metadata.derived.values()
+        assert plans.rows is not None
+        assert plans.decode is not None
+        assert plans.prefill is not None
+        tensors = (plans.rows, *plans.decode, *plans.prefill)
+        return [tuple(t.shape) for t in tensors if t is not None]
 
     first = shapes([Row(60, 1), Row(10, 20)], 3, 3)
     assert first == shapes([Row(0, 1), Row(5, 1), Row(70, 1), Row(30, 12)], 1, 9)

@@ -10,9 +10,9 @@ from vllm_hpu.attention.backend import HpuAttentionBackend
 from vllm_hpu.attention.cache import PageLayout
 from vllm_hpu.attention.derive import window_blocks
 from vllm_hpu.attention.impl import HpuAttentionImpl
-from vllm_hpu.attention.metadata import AttentionShape
 from vllm_hpu.attention.mla import HpuMLABackend
 from vllm_hpu.attention.registry import register, select
+from vllm_hpu.attention.shape import AttentionShape
 from vllm_hpu.shapes.key import GraphKey
 
 

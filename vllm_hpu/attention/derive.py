@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 
 from vllm_hpu.attention.cache import PageLayout
-from vllm_hpu.attention.regions import region
 
 __all__ = [
     "HIDDEN",
@@ -98,7 +97,6 @@ def window_blocks(blocks: int, rows: int, window: int | None, queries: int, bloc
     return min(blocks, rows * (-(-(window + queries - 1) // block_size) + 1))
 
 
-@region
 def derive_tokens(query_start_loc: torch.Tensor, seq_lens: torch.Tensor, tokens: int) -> TokenPlan:
     """Give each token its row and its position.
 
@@ -160,7 +158,6 @@ def _pages(blocks: torch.Tensor, layout: PageLayout, heads_outside: bool) -> tor
     return (parts + grid).flatten()
 
 
-@region
 def derive_decode(
     tokens: TokenPlan | None,
     query_start_loc: torch.Tensor,
@@ -241,7 +238,6 @@ def _additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     )
 
 
-@region
 def derive_prefill(
     tokens: TokenPlan, window: int | None, causal: bool, dtype: torch.dtype
 ) -> PrefillPlan:
@@ -261,7 +257,6 @@ def derive_prefill(
     return PrefillPlan(_additive(visible, dtype), None)
 
 
-@region
 def derive_prefill_cached(
     tokens: TokenPlan,
     query_start_loc: torch.Tensor,

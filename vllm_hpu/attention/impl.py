@@ -1,48 +1,48 @@
 """Attention of one layer: write this step's keys and values, then attend."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from vllm.v1.attention.backend import AttentionImpl, AttentionType
 
 from vllm_hpu.attention.cache import PageLayout, page_view, write_kv
-from vllm_hpu.attention.derive import DecodePlan, PrefillPlan
 from vllm_hpu.attention.metadata import HpuAttentionMetadata
 from vllm_hpu.attention.paged import decode_attention
+from vllm_hpu.attention.plans import Need, Plans
 from vllm_hpu.attention.prefill import prefill_attention
 from vllm_hpu.attention.regions import region
 
-__all__ = ["HpuAttentionImpl", "attend"]
+__all__ = ["HpuAttentionImpl", "paged_attention"]
 
 
 encode = region(prefill_attention)
 """Attention without a cache, as a region."""
 
 
-@region
-def paged_attention(
+def attend(
     query: torch.Tensor,
     key: torch.Tensor | None,
     value: torch.Tensor | None,
     pages: torch.Tensor,
-    rows: torch.Tensor | None,
-    decode: DecodePlan | None,
-    prefill: PrefillPlan | None,
+    plans: Plans,
     sinks: torch.Tensor | None,
     layout: PageLayout,
     scale: float,
     soft_cap: float | None,
-    reach: int | None,
 ) -> torch.Tensor:
-    """A layer's attention as one region: the keys and values written, then both kinds of rows.
+    """Write this step's keys and values to the cache and attend from its tokens.
 
     Args:
-        query, key, value, rows: as in :func:`attend`.
+        query: ``[tokens, heads, width]``.
+        key, value: ``[tokens, kv_heads, width]``; None when only the cache has them.
         pages: the cache as ``[pages, block_size * width]``.
-        decode: None when the step has no decode rows.
-        prefill: None when it has no others.
-        reach: how many tokens back a token sees; None when it sees tokens ahead.
+
+    Returns:
+        ``[tokens, heads, width]``, float32 when the step has decode rows, else in the dtype of
+        ``query``; padding tokens hold anything finite.
     """
+    rows, decode, prefill, reach = plans
     if rows is not None and key is not None and value is not None:
         write_kv(pages, [key, value], rows)
     decoded = filled = None
@@ -60,50 +60,8 @@ def paged_attention(
     return torch.where(decode.is_decode, decoded, filled)
 
 
-def attend(
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    value: torch.Tensor | None,
-    kv_cache: torch.Tensor,
-    layout: PageLayout,
-    metadata: HpuAttentionMetadata,
-    window: int | None,
-    scale: float,
-    soft_cap: float | None,
-    sinks: torch.Tensor | None,
-    rows: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Attend from this step's tokens to the cache.
-
-    Args:
-        query: ``[tokens, heads, width]``.
-        key, value: ``[tokens, kv_heads, width]``; None when only the cache has them.
-        rows: from :func:`token_rows`, where to write them first; None when the cache has them.
-
-    Returns:
-        ``[tokens, heads, width]``; padding tokens hold anything finite.
-    """
-    shape, decode, prefill, reach = metadata.shape, None, None, None
-    if shape.decode_rows:
-        decode = metadata.decode_plan(layout, query.shape[1], window, query.dtype)
-    if shape.has_prefill or decode is None:
-        prefill = metadata.prefill_plan(layout, window, query.dtype, from_cache=key is None)
-        if metadata.causal:
-            reach = min(window or metadata.longest, metadata.longest) - 1
-    return paged_attention(
-        query,
-        key,
-        value,
-        page_view(kv_cache, layout),
-        rows,
-        decode,
-        prefill,
-        sinks,
-        layout,
-        scale,
-        soft_cap,
-        reach,
-    )
+paged_attention = region(attend)
+"""A layer's attention as a region of its own, for layers that are not traced as a whole."""
 
 
 class HpuAttentionImpl(AttentionImpl[HpuAttentionMetadata]):
@@ -186,42 +144,81 @@ class HpuAttentionImpl(AttentionImpl[HpuAttentionMetadata]):
                 f"attention got {query.shape[0]} tokens, its metadata was built for "
                 f"{attn_metadata.shape.tokens}"
             )
+        plans = attn_metadata.plans(self.need(kv_cache, query.dtype))
         if self.attn_type == AttentionType.ENCODER_ONLY:
-            return output.copy_(self._encode(query, key, value, attn_metadata))
-        layout = PageLayout.of(kv_cache, parts=2)
+            return output.copy_(self._encode(query, key, value, plans))
+        return output.copy_(self._attend(paged_attention, query, key, value, kv_cache, plans))
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether keys and values stand in a cache."""
+        return self.attn_type == AttentionType.DECODER
+
+    def need(self, kv_cache: torch.Tensor, dtype: torch.dtype) -> Need:
+        """What a layer with this cache asks of a step, for queries in ``dtype``."""
         shared = self.kv_sharing_target_layer_name is not None
-        return output.copy_(
-            attend(
-                query,
-                # A layer that shares another's cache may not look at its own keys and values.
-                None if shared else key,
-                None if shared else value,
-                kv_cache,
-                layout,
-                attn_metadata,
-                self.sliding_window,
-                self.scale,
-                self.logits_soft_cap,
-                self.sinks,
-                rows=None if shared else attn_metadata.cache_rows(layout),
-            )
+        return Need(
+            layout=PageLayout.of(kv_cache, parts=2) if self.has_cache else None,
+            heads=self.num_heads,
+            window=self.sliding_window,
+            dtype=dtype,
+            stores=self.has_cache and not shared,
+            from_cache=shared,
+        )
+
+    def attend_traced(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
+        kv_cache: torch.Tensor,
+        plans: Plans,
+    ) -> torch.Tensor:
+        """:meth:`forward` as a function of tensors alone, to be traced with the layer around it.
+
+        Args:
+            query: ``[tokens, heads, head_size]``.
+            key, value: ``[tokens, kv_heads, head_size]``; any for layers that share a cache.
+
+        Returns:
+            ``[tokens, heads, head_size]`` in the dtype of ``query``.
+        """
+        return self._attend(attend, query, key, value, kv_cache, plans).to(query.dtype)
+
+    def _attend(
+        self,
+        function: Callable[..., torch.Tensor],
+        query: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
+        kv_cache: torch.Tensor,
+        plans: Plans,
+    ) -> torch.Tensor:
+        layout = PageLayout.of(kv_cache, parts=2)
+        # A layer that shares another's cache may not look at its own keys and values.
+        shared = self.kv_sharing_target_layer_name is not None
+        return function(
+            query,
+            None if shared else key,
+            None if shared else value,
+            page_view(kv_cache, layout),
+            plans,
+            self.sinks,
+            layout,
+            self.scale,
+            self.logits_soft_cap,
         )
 
     def _encode(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        metadata: HpuAttentionMetadata,
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plans: Plans
     ) -> torch.Tensor:
         """Attention among each row's own tokens, without a cache."""
-        plan = metadata.prefill_plan(None, self.sliding_window, query.dtype)
         return encode(
             query,
             key,
             value,
             None,
-            plan,
+            plans.prefill,
             self.sinks,
             None,
             self.scale,

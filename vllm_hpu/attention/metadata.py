@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from vllm.config import VllmConfig
 from vllm.v1.attention.backend import (
@@ -17,11 +16,11 @@ from vllm.v1.attention.backend import (
 )
 from vllm.v1.kv_cache_interface import AttentionSpec
 
-from vllm_hpu.attention import derive
-from vllm_hpu.attention.cache import PageLayout, token_rows
+from vllm_hpu.attention.plans import Group, Need, Plans, derive_plans
+from vllm_hpu.attention.shape import AttentionShape
 from vllm_hpu.shapes.key import GraphKey
 
-__all__ = ["AttentionShape", "HpuAttentionMetadata", "HpuAttentionMetadataBuilder", "active_key"]
+__all__ = ["HpuAttentionMetadata", "HpuAttentionMetadataBuilder", "active_key"]
 
 _active: list[GraphKey | None] = [None]
 
@@ -36,83 +35,13 @@ def active_key(key: GraphKey | None) -> Iterator[None]:
         _active.pop()
 
 
-@dataclass(frozen=True)
-class AttentionShape:
-    """The static sizes of a step's attention.
-
-    tokens          tokens, padding included
-    decode_rows     leading rows of which those with 1 to ``decode_queries`` tokens are decode rows
-    decode_queries  most tokens of a decode row
-    decode_blocks   room for the blocks of all decode rows
-    has_prefill     whether other rows may hold tokens
-    prefill_blocks  room for the blocks of all prefill rows; 0: they see this step's tokens only
-    """
-
-    tokens: int
-    decode_rows: int
-    decode_queries: int
-    decode_blocks: int
-    has_prefill: bool
-    prefill_blocks: int
-
-    @classmethod
-    def planned(cls, key: GraphKey, decode_queries: int, rows: int) -> "AttentionShape":
-        """The sizes of a planned graph for a step of ``rows`` rows, padding included."""
-        return cls(
-            key.tokens,
-            min(key.decode_rows, rows),
-            decode_queries,
-            key.decode_blocks,
-            key.has_prefill,
-            key.prefill_blocks,
-        )
-
-    @classmethod
-    def of_step(
-        cls,
-        common: CommonAttentionMetadata,
-        decode_queries: int,
-        block_size: int,
-        later_tokens: int,
-    ) -> "AttentionShape":
-        """Sizes for a step without a plan, from what the host knows.
-
-        Args:
-            later_tokens: how much longer sequences may get while the same metadata is in use.
-        """
-        lengths = np.diff(common.query_start_loc_cpu.numpy()[: common.num_reqs + 1])
-        if common.seq_lens_cpu_upper_bound is None:
-            longest = np.full(common.num_reqs, common.max_seq_len)
-        else:
-            longest = common.seq_lens_cpu_upper_bound.numpy()[: common.num_reqs]
-        blocks = -(-(longest + later_tokens) // block_size)
-        queries = max(1, min(decode_queries, common.max_query_len))
-        long_rows = np.flatnonzero(lengths > queries)
-        rows = int(long_rows[0]) if long_rows.size else common.num_reqs
-        prefill = slice(rows, None)
-        cached = bool(np.any((longest > lengths)[prefill] & (lengths[prefill] > 0)))
-        return cls(
-            tokens=common.num_actual_tokens,
-            decode_rows=rows,
-            decode_queries=queries,
-            decode_blocks=_coarse(int(blocks[:rows].sum())),
-            has_prefill=bool(long_rows.size),
-            prefill_blocks=_coarse(int(blocks[prefill].sum())) if cached else 0,
-        )
-
-
-def _coarse(count: int) -> int:
-    """Round up to one of four sizes per power of two, so that unplanned steps repeat shapes."""
-    step = max(1, (1 << max(count - 1, 0).bit_length()) // 8)
-    return -(-count // step) * step
-
-
 @dataclass
 class HpuAttentionMetadata(AttentionMetadata):
     """One step's attention, for the layers of one group.
 
-    The tensors are the runner's persistent ones. Everything else is derived from them on the device
-    when the first layer asks for it, and belongs to one run of the forward: :meth:`reset` drops it.
+    The tensors are the runner's persistent ones. Everything else is derived from them on the
+    device, before the first layer or when it asks, and belongs to one run of the forward:
+    :meth:`reset` drops it.
 
     query_start_loc  int32 [rows + 1]
     seq_lens         int32 [rows]
@@ -129,7 +58,7 @@ class HpuAttentionMetadata(AttentionMetadata):
     slot_mapping: torch.Tensor
     causal: bool
     longest: int
-    derived: dict[tuple, Any] = field(default_factory=dict, repr=False)
+    derived: dict[Need, Plans] = field(default_factory=dict, repr=False)
 
     # What vLLM's MLA layer asks of any metadata: every token takes the absorbed path.
     prefill: ClassVar[None] = None
@@ -163,103 +92,26 @@ class HpuAttentionMetadata(AttentionMetadata):
         """Drop what was derived; the next layer derives it anew from the present values."""
         self.derived.clear()
 
-    def _once(self, key: tuple, make: Any, *args: Any) -> Any:
-        found = self.derived.get(key)
+    def group(self, *needs: Need) -> Group:
+        """The tensors with what layers ask of them."""
+        return Group(
+            self.query_start_loc,
+            self.seq_lens,
+            self.block_table,
+            self.slot_mapping[: self.shape.tokens],
+            self.shape,
+            self.causal,
+            self.longest,
+            needs,
+        )
+
+    def plans(self, need: Need) -> Plans:
+        """What layers with ``need`` get, derived unless it has been."""
+        found = self.derived.get(need)
         if found is None:
-            found = self.derived[key] = make(*args)
+            [[found]] = derive_plans([self.group(need)])
+            self.derived[need] = found
         return found
-
-    def tokens(self) -> derive.TokenPlan:
-        """Row and position of each token."""
-        return self._once(
-            ("tokens",),
-            derive.derive_tokens,
-            self.query_start_loc,
-            self.seq_lens,
-            self.shape.tokens,
-        )
-
-    def cache_rows(self, layout: PageLayout) -> torch.Tensor:
-        """Where this step's keys and values go."""
-        return self._once(
-            ("rows", layout), token_rows, self.slot_mapping[: self.shape.tokens], layout
-        )
-
-    def decode_plan(
-        self, layout: PageLayout, heads: int, window: int | None, dtype: torch.dtype
-    ) -> derive.DecodePlan:
-        """Blocks of the decode rows."""
-        shape = self.shape
-        plain = not shape.has_prefill and shape.tokens == shape.decode_rows
-        plain = plain and shape.decode_queries == 1
-        blocks = derive.window_blocks(
-            shape.decode_blocks, shape.decode_rows, window, shape.decode_queries, layout.block_size
-        )
-        return self._once(
-            ("decode", layout, heads, window, dtype),
-            derive.derive_decode,
-            None if plain else self.tokens(),
-            self.query_start_loc,
-            self.seq_lens,
-            self.block_table,
-            shape.decode_rows,
-            max(1, blocks),
-            shape.decode_queries,
-            heads,
-            layout,
-            window,
-            self.causal,
-            dtype,
-        )
-
-    def prefill_plan(
-        self,
-        layout: PageLayout | None,
-        window: int | None,
-        dtype: torch.dtype,
-        from_cache: bool = False,
-    ) -> derive.PrefillPlan:
-        """Mask of the prefill rows, and their blocks where they have context.
-
-        Args:
-            layout: None for layers without a cache.
-            from_cache: list blocks even when this step's tokens are all there is, for layers that
-                read another layer's cache.
-        """
-        shape = self.shape
-        if layout is None or not (shape.prefill_blocks or from_cache):
-            return self._once(
-                ("prefill", window, dtype),
-                derive.derive_prefill,
-                self.tokens(),
-                window,
-                self.causal,
-                dtype,
-            )
-        # This step's tokens fill at most so many blocks, one begun block per row included.
-        rows = self.seq_lens.shape[0]
-        fresh = shape.tokens // layout.block_size + rows
-        blocks = shape.prefill_blocks or fresh
-        if window is not None:
-            blocks = min(
-                blocks,
-                derive.window_blocks(blocks, rows, window, 1, layout.block_size) + fresh,
-            )
-        return self._once(
-            ("prefill", layout, window, dtype),
-            derive.derive_prefill_cached,
-            self.tokens(),
-            self.query_start_loc,
-            self.seq_lens,
-            self.block_table,
-            shape.decode_rows,
-            shape.decode_queries,
-            blocks,
-            layout,
-            window,
-            self.causal,
-            dtype,
-        )
 
 
 class HpuAttentionMetadataBuilder(AttentionMetadataBuilder[HpuAttentionMetadata]):

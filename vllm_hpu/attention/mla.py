@@ -15,8 +15,9 @@ from vllm.v1.attention.backends.mla.prefill.base import MLAPrefillBackend
 
 from vllm_hpu.attention.backend import HpuAttentionBackend
 from vllm_hpu.attention.cache import PageLayout, page_view, token_rows, write_kv
-from vllm_hpu.attention.impl import attend
+from vllm_hpu.attention.impl import paged_attention
 from vllm_hpu.attention.metadata import HpuAttentionMetadata
+from vllm_hpu.attention.plans import Need
 from vllm_hpu.attention.regions import region
 
 __all__ = ["HpuMLABackend", "HpuMLAImpl", "HpuMLAPrefillBackend"]
@@ -77,6 +78,18 @@ class HpuMLAImpl(MLAAttentionImpl[HpuAttentionMetadata]):
         # The step's own latents, handed from the cache update to the attention that follows it.
         self._latents: torch.Tensor | None = None
 
+    def need(self, kv_cache: torch.Tensor, dtype: torch.dtype) -> Need:
+        """What a layer with this cache asks of a step, for queries in ``dtype``."""
+        return Need(
+            layout=PageLayout.of(kv_cache.unsqueeze(1), parts=1),
+            heads=self.q_pad_num_heads or self.num_heads,
+            window=self.sliding_window,
+            dtype=dtype,
+            # Latents are written by a call of their own.
+            stores=False,
+            from_cache=False,
+        )
+
     def do_kv_cache_update(
         self,
         kv_c_normed: torch.Tensor,
@@ -123,17 +136,17 @@ class HpuMLAImpl(MLAAttentionImpl[HpuAttentionMetadata]):
         query = torch.cat(q, dim=-1) if isinstance(q, tuple) else q
         cache = kv_c_and_k_pe_cache.unsqueeze(1)
         latents, self._latents = self._latents, None
-        result = attend(
+        layout = PageLayout.of(cache, parts=1)
+        result = paged_attention(
             query,
             latents,
             latents,
-            cache,
-            PageLayout.of(cache, parts=1),
-            attn_metadata,
-            self.sliding_window,
+            page_view(cache, layout),
+            attn_metadata.plans(self.need(kv_c_and_k_pe_cache, query.dtype)),
+            None,
+            layout,
             self.scale,
             self.logits_soft_cap,
-            None,
         )
         return result[..., : self.kv_lora_rank].to(query.dtype), None
 

@@ -15,6 +15,7 @@ from vllm.forward_context import set_forward_context
 from vllm.v1.worker.gpu.attn_utils import build_slot_mappings_by_layer
 
 from vllm_hpu.attention.metadata import active_key
+from vllm_hpu.runner.step_plans import StepPlans
 from vllm_hpu.runner.token_types import TokenTypes
 from vllm_hpu.shapes.key import GraphKey
 
@@ -35,10 +36,15 @@ class StepForward:
         self._metadata: dict[str, Any] = {}
         self._slot_mappings: dict[str, Any] = {}
         self._token_types = TokenTypes(runner)
+        self._plans: StepPlans | None = None  # made once caches are bound
         # Attention metadata is made by the model state, deep inside the runner's step; this is the
         # one place where it passes with everything a forward needs.
         self._build = runner.model_state.prepare_attn
         runner.model_state.prepare_attn = self._prepare_attn  # type: ignore[assignment, method-assign]
+
+    def forget_caches(self) -> None:
+        """Let the next forward ask the layers for their caches again."""
+        self._plans = None
 
     def _prepare_attn(
         self,
@@ -81,22 +87,23 @@ class StepForward:
             **self._token_types.inputs(tokens),
         }
         metadata, slot_mappings = self._metadata, self._slot_mappings
-        # Layers of a group share one metadata object.
-        groups = {id(group): group for group in metadata.values()}.values()
-
-        step_inputs = runner.step_inputs
+        if self._plans is None:
+            layers = runner.vllm_config.compilation_config.static_forward_context
+            self._plans = StepPlans(runner.model, layers, runner.dtype)
+        plans, step_inputs = self._plans, runner.step_inputs
 
         def forward() -> Any:
-            for group in groups:
-                group.reset()
             if step_inputs is not None:
                 step_inputs.derive(tokens)
-            with set_forward_context(
-                metadata,
-                runner.vllm_config,
-                num_tokens=tokens,
-                slot_mapping=slot_mappings,
-                is_padding=buffers.is_padding[:tokens],
+            with (
+                plans.handed_out(metadata),
+                set_forward_context(
+                    metadata,
+                    runner.vllm_config,
+                    num_tokens=tokens,
+                    slot_mapping=slot_mappings,
+                    is_padding=buffers.is_padding[:tokens],
+                ),
             ):
                 output = runner.model(**inputs)
             if step_inputs is not None:

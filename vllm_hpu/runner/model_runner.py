@@ -99,6 +99,7 @@ class HpuModelRunner(GPUModelRunner):
             HpuGraphManager, plan=self.plan, launcher=self.launcher, forward=self.step_forward
         )
         self.launcher.clear()
+        self.step_forward.forget_caches()
         with replaced(upstream, "ModelCudaGraphManager", make_manager):
             super().initialize_kv_cache(*args, **kwargs)
 

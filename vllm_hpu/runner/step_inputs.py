@@ -115,12 +115,6 @@ def derive_inputs(
         slots.copy_(((block - column) * size + position).masked_fill(~real, PAD_SLOT_ID))
 
 
-@region
-def keep_rows(hidden: torch.Tensor, last_token: torch.Tensor, kept: torch.Tensor) -> None:
-    """Keep the hidden states that are sampled from: hidden ``[T, H]``, kept ``[R, H]``."""
-    kept.copy_(take(hidden, last_token))
-
-
 class StepInputs:
     """Stages a step on the host and derives its inputs on the device.
 
@@ -194,7 +188,7 @@ class StepInputs:
 
     def keep(self, hidden: torch.Tensor) -> None:
         """Keep what is sampled from of a forward's result ``[T, H]``; part of the forward."""
-        keep_rows(hidden, self.rows.last_token, self.hidden)
+        torch.index_select(hidden, 0, self.rows.last_token, out=self.hidden)
 
     def batch(self, scheduled: Any, state: BatchReqState, desc: Any) -> InputBatch:
         """Stage a step; the tensors of the returned batch are filled when the forward runs."""

@@ -140,6 +140,7 @@ class HpuWorker(Worker):
         if self.model_runner.cudagraph_manager is not None:
             self.model_runner.cudagraph_manager.metrics = self.metrics.steps(self.model_runner.plan)
         if self._warms_up():
+            self._settle_heap()
             with set_current_vllm_config(self.vllm_config):
                 self.warm_up = WarmUp(self.model_runner, self.memory.keep_free)
                 with self.metrics.phase(Phase.WARM_UP):

@@ -1,0 +1,154 @@
+"""What each kind of attention layer asks of a step, derived for all kinds at once.
+
+Layers that ask the same share what is derived. All of it is one region, so that a compiled step has
+one recipe for it, however many kinds of layers and groups of the KV cache a model has.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from vllm_hpu.attention import derive
+from vllm_hpu.attention.cache import PageLayout, token_rows
+from vllm_hpu.attention.derive import DecodePlan, PrefillPlan
+from vllm_hpu.attention.regions import region
+from vllm_hpu.attention.shape import AttentionShape
+
+__all__ = ["Group", "Need", "Plans", "derive_plans", "plans_of"]
+
+
+class Need(NamedTuple):
+    """What the layers of one kind ask of a step.
+
+    layout      of their cache; None for layers without one
+    heads       query heads
+    window      keys a query sees, itself included; None for all
+    dtype       of queries
+    stores      whether they write this step's keys and values by :func:`token_rows`
+    from_cache  whether keys and values stand in the cache only, written by another layer
+    """
+
+    layout: PageLayout | None
+    heads: int
+    window: int | None
+    dtype: torch.dtype
+    stores: bool
+    from_cache: bool
+
+
+class Plans(NamedTuple):
+    """What the layers of one kind get.
+
+    rows     where to write this step's keys and values; None for layers that do not
+    decode   None when the step has no decode rows
+    prefill  None when it has no others
+    reach    how many tokens back a token sees within the step; None when it sees tokens ahead
+    """
+
+    rows: torch.Tensor | None
+    decode: DecodePlan | None
+    prefill: PrefillPlan | None
+    reach: int | None
+
+
+class Group(NamedTuple):
+    """A step's integers for the layers of one group of the KV cache, and what these ask of it.
+
+    query_start_loc  int32 [rows + 1]
+    seq_lens         int32 [rows]
+    block_table      int32 [rows, width]
+    slot_mapping     int64 [tokens]
+    causal           whether a query sees no later key
+    longest          most tokens a sequence can have
+    """
+
+    query_start_loc: torch.Tensor
+    seq_lens: torch.Tensor
+    block_table: torch.Tensor
+    slot_mapping: torch.Tensor
+    shape: AttentionShape
+    causal: bool
+    longest: int
+    needs: tuple[Need, ...]
+
+
+def plans_of(groups: list[Group]) -> list[list[Plans]]:
+    """The plans of all groups, one for each of their needs."""
+    return [[_plans(group, need) for need in group.needs] for group in groups]
+
+
+derive_plans = region(plans_of, per_shape=True)
+"""The same as a region."""
+
+
+def _plans(group: Group, need: Need) -> Plans:
+    shape = group.shape
+    rows = decode = prefill = reach = None
+    if need.stores and need.layout is not None:
+        rows = token_rows(group.slot_mapping, need.layout)
+    has_decode = shape.decode_rows > 0 and need.layout is not None
+    # Token i is the query of row i: nobody has to be told apart.
+    plain = has_decode and not shape.has_prefill and shape.decode_queries == 1
+    plain = plain and shape.tokens == shape.decode_rows
+    tokens = None
+    if not plain:
+        tokens = derive.derive_tokens(group.query_start_loc, group.seq_lens, shape.tokens)
+    if has_decode:
+        decode = _decode(group, need, tokens)
+    if tokens is not None and (shape.has_prefill or not has_decode):
+        prefill = _prefill(group, need, tokens)
+        if group.causal:
+            reach = min(need.window or group.longest, group.longest) - 1
+    return Plans(rows, decode, prefill, reach)
+
+
+def _decode(group: Group, need: Need, tokens: derive.TokenPlan | None) -> DecodePlan | None:
+    """Blocks of the decode rows."""
+    shape, layout = group.shape, need.layout
+    if layout is None:
+        return None
+    blocks = derive.window_blocks(
+        shape.decode_blocks, shape.decode_rows, need.window, shape.decode_queries, layout.block_size
+    )
+    return derive.derive_decode(
+        tokens,
+        group.query_start_loc,
+        group.seq_lens,
+        group.block_table,
+        shape.decode_rows,
+        max(1, blocks),
+        shape.decode_queries,
+        need.heads,
+        layout,
+        need.window,
+        group.causal,
+        need.dtype,
+    )
+
+
+def _prefill(group: Group, need: Need, tokens: derive.TokenPlan) -> PrefillPlan:
+    """Mask of the prefill rows, and their blocks where they have context."""
+    shape, layout, window = group.shape, need.layout, need.window
+    # With keys in the cache only, blocks are listed even when this step's tokens are all there is.
+    if layout is None or not (shape.prefill_blocks or need.from_cache):
+        return derive.derive_prefill(tokens, window, group.causal, need.dtype)
+    # This step's tokens fill at most so many blocks, one begun block per row included.
+    rows = group.seq_lens.shape[0]
+    fresh = shape.tokens // layout.block_size + rows
+    blocks = shape.prefill_blocks or fresh
+    if window is not None:
+        room = derive.window_blocks(blocks, rows, window, 1, layout.block_size)
+        blocks = min(blocks, room + fresh)
+    return derive.derive_prefill_cached(
+        tokens,
+        group.query_start_loc,
+        group.seq_lens,
+        group.block_table,
+        shape.decode_rows,
+        shape.decode_queries,
+        blocks,
+        layout,
+        window,
+        group.causal,
+        need.dtype,
+    )
