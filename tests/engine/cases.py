@@ -27,7 +27,9 @@ DECODERS = (
 # KV blocks of 32 tokens that hold one longest request but not 16 requests at once; layers of other
 # windows make further groups of blocks, and a sliding window gives blocks back.
 TIGHT_BLOCKS = {name: 60 for name in DECODERS} | {"gemma3": 104, "mistral": 24}
-# A plan of few graphs, by the linear strategy: the other engine has the default one.
+# The model of which an engine has the default plan.
+DEFAULT_PLAN = "llama"
+# A plan of few graphs, by the linear strategy.
 FEW_GRAPHS = {
     "VLLM_BUCKETING_STRATEGY": "lin",
     "VLLM_DECODE_BS_BUCKET_MIN": "16",
