@@ -13,7 +13,7 @@ def serve_command(question: Question) -> str:
     server, settings = question.server, question.settings
     words = ["vllm", "serve", str(question.model.path)]
     for flag, origin in server.origins.items():
-        if origin == "given":
+        if origin == "given" and flag != "num-blocks":  # a question, no flag of the server
             words += [f"--{flag}", str(getattr(server.limits, flag.replace("-", "_")))]
     if question.ranks > 1:
         words += ["--tensor-parallel-size", str(question.ranks)]
