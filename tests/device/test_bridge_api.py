@@ -103,6 +103,28 @@ def test_mark_step_counts_in_lazy_mode_only(monkeypatch):
     assert marked_steps() == before + 2
 
 
+def test_step_closures_run_once_after_the_next_mark_step(monkeypatch):
+    ran = []
+
+    def first(number):
+        ran.append(number)
+        htorch.core.add_step_closure(ran.append, (3,))
+
+    monkeypatch.setattr(internal._Mode, "lazy", False)
+    htorch.core.add_step_closure(ran.append, (0,))
+    htorch.core.mark_step()
+    assert ran == [], "outside the lazy mode nothing happens"
+    monkeypatch.setattr(internal._Mode, "lazy", True)
+    htorch.core.add_step_closure(first, args=(1,))
+    htorch.core.add_step_closure(ran.append, (2,))
+    assert ran == []
+    htorch.core.mark_step()
+    assert ran == [1, 2]
+    htorch.core.iter_mark_step()
+    htorch.core.mark_step()
+    assert ran == [1, 2, 3]
+
+
 @pytest.mark.parametrize(("value", "expected"), [(None, False), ("0", False), ("1", True)])
 def test_lazy_mode_is_chosen_by_its_variable(value, expected, monkeypatch):
     monkeypatch.setattr(internal._Mode, "lazy", None)  # as before the first question

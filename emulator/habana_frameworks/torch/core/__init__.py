@@ -12,9 +12,10 @@ from .inference import (
     hpu_set_inference_env,
     hpu_teardown_inference_env,
 )
-from .step import mark_step
+from .step import add_step_closure, iter_mark_step, mark_step
 
 __all__ = [
+    "add_step_closure",
     "hpu",
     "hpu_inference_initialize",
     "hpu_inference_set_env",
@@ -23,6 +24,7 @@ __all__ = [
     "hpu_set_env",
     "hpu_set_inference_env",
     "hpu_teardown_inference_env",
+    "iter_mark_step",
     "mark_step",
 ]
 

@@ -1,14 +1,23 @@
-"""``mark_step``: where a lazy graph ends."""
+"""``mark_step``: where a lazy graph ends, and what runs then.
+
+Source: core/step_closure.py of HabanaAI/gaudi-pytorch-bridge. Outside the lazy mode the calls have
+no effect on a card, and none here.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
 
 from habana_frameworks.torch.utils.internal import is_lazy
 
-__all__ = ["mark_step", "marked_steps"]
+__all__ = ["add_step_closure", "iter_mark_step", "mark_step", "marked_steps"]
 
 
 class _Count:
     steps = 0
+
+
+_closures: list[tuple[Callable, Sequence]] = []
 
 
 def marked_steps() -> int:
@@ -20,7 +29,7 @@ def mark_step(device_str: str = "", sync: bool = False) -> None:
     """End the graph that the lazy mode has gathered and launch it.
 
     The emulated lazy mode runs every operator at once, so there is nothing left to launch: the
-    step is counted. Outside the lazy mode the call has no effect on the card, and none here.
+    step is counted, and what `add_step_closure` has been given runs.
 
     Args:
         device_str: a device; every card is meant without it.
@@ -31,3 +40,21 @@ def mark_step(device_str: str = "", sync: bool = False) -> None:
     _Count.steps += 1
     if sync:
         torch.hpu.synchronize()
+    _run_closures()
+
+
+def iter_mark_step(device_str: str = "") -> None:
+    """`mark_step` at the end of an iteration of training."""
+    mark_step(device_str)
+
+
+def add_step_closure(closure: Callable, args: Sequence = ()) -> None:
+    """Call ``closure(*args)`` once, after the next `mark_step`; one that raises stops the rest."""
+    if is_lazy():
+        _closures.append((closure, args))
+
+
+def _run_closures() -> None:
+    due, _closures[:] = list(_closures), []  # a closure may add others, for the step after
+    for closure, args in due:
+        closure(*args)
