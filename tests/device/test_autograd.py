@@ -65,11 +65,3 @@ def test_writing_a_leaf_that_needs_gradients_is_refused():
     with pytest.raises(RuntimeError, match="leaf"):
         leaf.add_(1)
     assert leaf.tolist() == [1, 1]
-
-
-def test_autocast():
-    x = torch.ones(2, 2, device="hpu")
-    with torch.autocast("hpu", dtype=torch.bfloat16):
-        assert (x @ x).dtype == torch.bfloat16
-        assert x.softmax(-1).dtype == torch.float32
-    assert (x @ x).dtype == torch.float32

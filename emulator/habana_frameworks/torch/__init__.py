@@ -14,6 +14,7 @@ gaudi_emulator.activate()
 # the others ask for it.
 from . import hpu  # noqa: E402, I001
 from . import _ops, core, distributed, dynamo, hpex, internal, utils  # noqa: E402
+from ._autocast import register as register_autocast  # noqa: E402
 from ._compile_only import follow_flag  # noqa: E402
 from ._missing import refuse  # noqa: E402
 from ._placement import follow_placement_flags  # noqa: E402
@@ -23,6 +24,7 @@ __all__ = ["core", "distributed", "dynamo", "hpex", "hpu", "internal", "torch", 
 
 _REGISTERED = _ops
 
+register_autocast()
 follow_flag()
 follow_placement_flags()
 use_recipe_cache()
