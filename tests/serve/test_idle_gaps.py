@@ -39,7 +39,7 @@ def ready(url: str) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize("mode", ["graphs"])
+@pytest.mark.parametrize("mode", LAZY)
 def test_first_answers_wait_for_few_compilations(mode: str, features: str, tmp_path: Path) -> None:
     """The first ones, with and without a grammar, compile nothing that warm-up has left."""
     with serve(
