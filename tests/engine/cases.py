@@ -29,20 +29,23 @@ DECODERS = (
 TIGHT_BLOCKS = {name: 60 for name in DECODERS} | {"gemma3": 104, "mistral": 24}
 # The model of which an engine has the default plan.
 DEFAULT_PLAN = "llama"
-# A plan of few graphs, by the linear strategy.
-FEW_GRAPHS = {
-    "VLLM_BUCKETING_STRATEGY": "lin",
-    "VLLM_DECODE_BS_BUCKET_MIN": "16",
-    "VLLM_DECODE_BS_BUCKET_STEP": "16",
-    "VLLM_DECODE_BLOCK_BUCKET_MIN": "64",
-    "VLLM_DECODE_BLOCK_BUCKET_STEP": "192",
-    "VLLM_PROMPT_QUERY_BUCKET_MIN": "128",
-    "VLLM_PROMPT_QUERY_BUCKET_STEP": "128",
-    "VLLM_PROMPT_CTX_BUCKET_STEP": "32",
-}
 # A model with nothing but sliding windows needs no more blocks as it decodes, so it never has to be
 # preempted: what does not fit is not admitted.
 NEVER_PREEMPTED = ("mistral",)
+
+
+def few_graphs(rows: int) -> dict[str, str]:
+    """Variables for a plan of few graphs, by the linear strategy, for at most ``rows`` requests."""
+    return {
+        "VLLM_BUCKETING_STRATEGY": "lin",
+        "VLLM_DECODE_BS_BUCKET_MIN": f"{rows}",
+        "VLLM_DECODE_BS_BUCKET_STEP": f"{rows}",
+        "VLLM_DECODE_BLOCK_BUCKET_MIN": "64",
+        "VLLM_DECODE_BLOCK_BUCKET_STEP": "192",
+        "VLLM_PROMPT_QUERY_BUCKET_MIN": "128",
+        "VLLM_PROMPT_QUERY_BUCKET_STEP": "128",
+        "VLLM_PROMPT_CTX_BUCKET_STEP": "32",
+    }
 
 
 def prompts(lengths: tuple[int, ...] = PROMPT_LENGTHS, seed: int = 0) -> list[list[int]]:

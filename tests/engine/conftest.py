@@ -79,8 +79,9 @@ def greedy_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, A
     for name in cases.DECODERS:
         path = str(tiny(name))
         asked_twice = [Pass(prompts=once, sampling=sampling)] * 2
-        plan = {} if name == cases.DEFAULT_PLAN else cases.FEW_GRAPHS
-        jobs.append(Job(name, path, asked_twice, engine={"block_size": 32}, env=plan))
+        plan = {} if name == cases.DEFAULT_PLAN else cases.few_graphs(rows=8)
+        plain = {"block_size": 32, "max_num_seqs": 8}
+        jobs.append(Job(name, path, asked_twice, engine=plain, env=plan))
         tight = {
             "block_size": 32,
             "max_num_seqs": 16,
@@ -88,5 +89,7 @@ def greedy_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, A
             "num_gpu_blocks_override": cases.TIGHT_BLOCKS[name],
         }
         together = [Pass(prompts=once * 2, sampling=sampling)]
-        jobs.append(Job(f"{name}/tight", path, together, engine=tight, env=cases.FEW_GRAPHS))
+        jobs.append(
+            Job(f"{name}/tight", path, together, engine=tight, env=cases.few_graphs(rows=16))
+        )
     return run_jobs(mode, jobs)
