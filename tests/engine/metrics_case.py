@@ -1,4 +1,4 @@
-"""An engine that leaves its plan, with everything it says: run as ``python -m ... MODEL OUT``.
+"""An engine made to leave its plan, with all it says: run as ``python -m ... MODEL OUT``.
 
 One process, so that the plan's own bound on contexts can be lowered: reaching it as it is takes
 more memory than a test may use.
@@ -53,8 +53,18 @@ def main() -> None:
     head = list(range(20, 20 + SHARED))
     ask([*head, *range(40, 40 + OWN)])
     results["planned"] = told()
-    for first in (90, 130):
+
+    def ask_together(first: int) -> None:
         ask(*([*head, *range(first + row * 5, first + row * 5 + OWN - 8)] for row in (0, 40)))
+
+    ask_together(61)
+    results["bounded"] = told()
+    # The scheduler holds such rows apart; without its bound they meet in a step.
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    scheduler.hpu_step_guard = None
+    del scheduler.kv_cache_manager.allocate_slots
+    for first in (90, 130):
+        ask_together(first)
     results["beyond"] = told()
     out.write_text(json.dumps(results))
 

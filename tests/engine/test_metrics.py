@@ -61,7 +61,7 @@ def run(
 
 
 def test_compilations_are_those_the_device_counts(run: Run) -> None:
-    for when in ("started", "planned", "beyond"):
+    for when in ("started", "planned", "bounded", "beyond"):
         shown = run.value(when, "vllm:hpu_compilations")
         assert shown == run.results[when]["compilations"]
     assert run.value("started", "vllm:hpu_compilations", phase="warm_up") > 0
@@ -75,6 +75,15 @@ def test_planned_steps_compile_nothing(run: Run) -> None:
     assert run.value("planned", "vllm:hpu_steps") == 2
     planned = run.value("started", "vllm:hpu_warmup_graphs", state="planned")
     assert run.value("started", "vllm:hpu_warmup_graphs", state="ready") == planned > 0
+
+
+def test_rows_that_are_too_many_together_wait(run: Run) -> None:
+    """Two requests whose contexts do not fit into a planned step run one after the other."""
+    assert run.value("bounded", "vllm:hpu_steps", graph="outside_plan") == 0
+    assert run.value("bounded", "vllm:hpu_compilations", phase="serving") == 0
+    assert run.value("bounded", "vllm:hpu_steps") > run.value("planned", "vllm:hpu_steps") + 2
+    [line] = [line for line in run.log.splitlines() if "as much context as fits" in line]
+    assert "4 in prefill rows" in line
 
 
 def test_steps_outside_the_plan_are_counted_and_logged_once(run: Run) -> None:
