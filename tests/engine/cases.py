@@ -42,8 +42,8 @@ def few_graphs(rows: int) -> dict[str, str]:
         "VLLM_DECODE_BS_BUCKET_STEP": f"{rows}",
         "VLLM_DECODE_BLOCK_BUCKET_MIN": "64",
         "VLLM_DECODE_BLOCK_BUCKET_STEP": "192",
-        "VLLM_PROMPT_QUERY_BUCKET_MIN": "128",
-        "VLLM_PROMPT_QUERY_BUCKET_STEP": "128",
+        "VLLM_PROMPT_QUERY_BUCKET_MIN": "256",
+        "VLLM_PROMPT_QUERY_BUCKET_STEP": "256",
         "VLLM_PROMPT_CTX_BUCKET_STEP": "32",
     }
 
