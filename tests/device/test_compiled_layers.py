@@ -13,8 +13,6 @@ from torch import nn
 
 from vllm_hpu.execution.first_layer import starts_from_zero, with_residual
 from vllm_hpu.execution.keyed import Keyed, running
-from vllm_hpu.execution.launch import Launcher
-from vllm_hpu.execution.mode import Mode
 
 from .conftest import emulated_only
 
@@ -134,20 +132,3 @@ def test_the_first_layer_has_the_graph_and_the_bits_of_the_others(
     assert (counters() - before).total_compilations == 1
     for one, expected in zip(found, layer(None, x, None), strict=True):
         assert torch.equal(one, expected)
-
-
-def test_all_guards_are_checked_until_a_shape_has_run_once() -> None:
-    from torch._dynamo.eval_frame import _is_skip_guard_eval_unsafe_stance
-
-    launcher = Launcher(Mode.COMPILE)
-
-    def fails() -> None:
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        launcher.launch("a", fails)
-    seen = [launcher.launch(key, _is_skip_guard_eval_unsafe_stance) for key in "aabab"]
-    assert seen == [False, True, False, True, True]
-    assert not _is_skip_guard_eval_unsafe_stance()
-    launcher.clear()
-    assert not launcher.launch("a", _is_skip_guard_eval_unsafe_stance)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Hashable
 from typing import Any
-
-import torch
 
 from vllm_hpu.execution.keyed import running
 from vllm_hpu.execution.mode import Mode
@@ -20,7 +17,6 @@ class Launcher:
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
         self._graphs: dict[Hashable, Any] = {}
-        self._compiled: set[Hashable] = set()
 
     def launch(self, key: Hashable, forward: Forward) -> Any:
         """Run ``forward`` and return its result.
@@ -29,7 +25,7 @@ class Launcher:
         called once per key and replayed afterwards.
         """
         if self.mode is Mode.COMPILE:
-            with running(key), self._guards(key):
+            with running(key):
                 return forward()
         if self.mode is Mode.EAGER:
             return forward()
@@ -42,24 +38,6 @@ class Launcher:
         self._graphs[key] = graph
         return graph.output
 
-    def _guards(self, key: Hashable) -> AbstractContextManager[None]:
-        """Check everything in the first run of a shape, and later what tells its regions apart.
-
-        The first run has compiled all that a shape consists of, and what its regions were given
-        then differs from later runs only in the values of tensors.
-        """
-        if key not in self._compiled:
-            return self._first_run(key)
-        differences: AbstractContextManager[None]
-        differences = torch.compiler.set_stance(skip_guard_eval_unsafe=True)
-        return differences
-
-    @contextmanager
-    def _first_run(self, key: Hashable) -> Iterator[None]:
-        yield
-        self._compiled.add(key)
-
     def clear(self) -> None:
         """Drop captured graphs, e.g. after weights have moved."""
         self._graphs.clear()
-        self._compiled.clear()
