@@ -4,7 +4,7 @@ import pytest
 
 from vllm_hpu.execution.order import Case, WarmUpOrder
 from vllm_hpu.observe.forecast import Demand, GraphPrices, forecast, padding_by_graphs
-from vllm_hpu.observe.plan_report import duration, percent, size, table
+from vllm_hpu.observe.words import duration, percent, size, table
 from vllm_hpu.runner.plan import engine_limits
 from vllm_hpu.settings import Settings
 from vllm_hpu.shapes.cost import CostModel, exact

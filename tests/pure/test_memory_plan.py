@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,8 +16,6 @@ from vllm_hpu.memory.plan import (
     largest,
     planned_blocks,
     share_out,
-    size_text,
-    table,
     ways_out,
 )
 from vllm_hpu.memory.predict import predict, weight_bytes
@@ -226,15 +223,3 @@ def test_a_correction_of_the_same_limits_is_at_least_what_was_measured(
     for name in ("buffers", "steps", "sampler", "graphs", "kv_least"):
         if getattr(expected, name):
             assert getattr(need, name) >= getattr(measured, name)
-
-
-def test_the_table_lines_up() -> None:
-    text = table([("weights", 3 << 29, "measured"), ("KV cache", 5 << 20, "2 blocks")])
-    assert text == "  weights    1.50 GiB  measured\n  KV cache    5.0 MiB  2 blocks"
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0.0 MiB"), ((1 << 30) - 1, "1024.0 MiB"), (1 << 30, "1.00 GiB")]
-)
-def test_sizes_as_text(size: int, text: str) -> None:
-    assert size_text(size) == text

@@ -33,10 +33,9 @@ from vllm_hpu.memory.plan import (
     Room,
     planned_blocks,
     share_out,
-    size_text,
-    table,
 )
 from vllm_hpu.memory.refusal import Prediction, refusal
+from vllm_hpu.observe.words import size, table
 from vllm_hpu.settings import settings
 
 if TYPE_CHECKING:
@@ -92,13 +91,13 @@ class EngineMemory:
                 kv_least,
                 f"one request of {self._prediction.ask.max_model_len} tokens",
             ),
-            ("usable", self._usable, f"of {size_text(self._total)}"),
+            ("usable", self._usable, f"of {size(self._total)}"),
         ]
         self._show("Memory per card, predicted before loading:", rows)
         if need.weights > CERTAIN * self._usable:
             raise ConfigurationError(
-                f"The weights do not fit: they take about {size_text(need.weights)} per card "
-                f"(a prediction), and {size_text(self._usable)} of {size_text(self._total)} "
+                f"The weights do not fit: they take about {size(need.weights)} per card "
+                f"(a prediction), and {size(self._usable)} of {size(self._total)} "
                 "may be used",
                 do="Use a smaller model, or spread it over more cards with --tensor-parallel-size",
             )
@@ -183,10 +182,10 @@ class EngineMemory:
             logger.info(
                 "Memory per card before the first request: %s of %s in use, %s free for steps "
                 "(at most %s) and further graphs.",
-                size_text(used),
-                size_text(total),
-                size_text(free),
-                size_text(self.keep_free),
+                size(used),
+                size(total),
+                size(free),
+                size(self.keep_free),
             )
 
     def _graph_bytes(self, runner: HpuModelRunner, found: Measured) -> int:
@@ -242,7 +241,8 @@ class EngineMemory:
     @staticmethod
     def _show(title: str, rows: list[tuple[str, int, str]]) -> None:
         if is_global_first_rank():
-            logger.info("%s\n%s", title, table(rows))
+            shown = [(name, size(number), source) for name, number, source in rows]
+            logger.info("%s\n%s", title, table(shown, "lrl"))
 
 
 def _measure(runner: HpuModelRunner) -> Measured | None:

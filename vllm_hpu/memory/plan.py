@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-GIB = 1 << 30
-
 
 @dataclass(frozen=True)
 class Need:
@@ -213,21 +211,4 @@ def corrected(predicted: Need, measured: Need, expected: Need) -> Need:
         graphs=scaled("graphs"),
         kv_block=measured.kv_block,
         kv_least=scaled("kv_least"),
-    )
-
-
-def size_text(size: int) -> str:
-    """Bytes as people read them.
-
-    >>> size_text(3 << 29), size_text(200 << 20), size_text(300)
-    ('1.50 GiB', '200.0 MiB', '0.0 MiB')
-    """
-    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / (1 << 20):.1f} MiB"
-
-
-def table(rows: list[tuple[str, int, str]]) -> str:
-    """Rows of (part, bytes, where the figure is from) as text for the log."""
-    width = max(len(name) for name, _, _ in rows)
-    return "\n".join(
-        f"  {name:<{width}} {size_text(size):>10}  {source}" for name, size, source in rows
     )

@@ -12,10 +12,10 @@ from vllm_hpu.memory.plan import (
     Room,
     corrected,
     share_out,
-    size_text,
     ways_out,
 )
 from vllm_hpu.memory.predict import predict
+from vllm_hpu.observe.words import size
 from vllm_hpu.runner.plan import engine_limits, shape_of
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ def refusal(
             need = corrected(need, measured, expected)
         return share_out(need, room).fits
 
-    why = f"{size_text(room.usable)} of {size_text(total)} may be used (--gpu-memory-utilization)"
+    why = f"{size(room.usable)} of {size(total)} may be used (--gpu-memory-utilization)"
     ways = []
     need = measured or expected
     if need is not None:
         kind = "measured" if measured is not None else "predicted"
-        why = f"It needs at least {size_text(need.least)} ({kind}: {_parts(need)}); {why}"
+        why = f"It needs at least {size(need.least)} ({kind}: {_parts(need)}); {why}"
         if room.kv_bytes is not None and room.usable >= need.least:
             ways.append(f"--kv-cache-memory-bytes {room.usable - need.fixed}")
     if expected is not None:
@@ -117,4 +117,4 @@ def _parts(need: Need) -> str:
         "first graphs": need.graphs,
         "smallest KV cache": need.kv_least * need.kv_block,
     }
-    return ", ".join(f"{name} {size_text(size)}" for name, size in parts.items())
+    return ", ".join(f"{name} {size(number)}" for name, number in parts.items())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.observe.comparison import Comparison
-from vllm_hpu.observe.plan_report import duration
+from vllm_hpu.observe.words import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -27,13 +27,12 @@ from vllm_hpu.execution.progress import WarmupProgress
 from vllm_hpu.execution.warmup import WarmUp
 from vllm_hpu.memory.engine import EngineMemory
 from vllm_hpu.observe.engine_metrics import EngineMetrics, Phase
+from vllm_hpu.observe.words import size
 from vllm_hpu.runner.model_runner import HpuModelRunner
 from vllm_hpu.settings import settings
 from vllm_hpu.shapes.step_budget import StepBounds
 
 logger = init_logger("vllm.plugins.vllm_hpu.worker")
-
-GIB = 1 << 30
 
 
 class HpuWorker(Worker):
@@ -94,8 +93,8 @@ class HpuWorker(Worker):
         free = self.init_snapshot.free_memory
         if wanted is not None and wanted > free:
             raise ConfigurationError(
-                f"A KV cache of {wanted / GIB:.2f} GiB does not fit on {self.device}",
-                f"{free / GIB:.2f} GiB of its memory were free before the model was loaded",
+                f"A KV cache of {size(wanted)} does not fit on {self.device}",
+                f"{size(free)} of its memory were free before the model was loaded",
                 "Lower --kv-cache-memory-bytes",
             )
         with set_current_vllm_config(self.vllm_config):
