@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from vllm_hpu.attention.impl import HpuAttentionImpl
 from vllm_hpu.attention.metadata import HpuAttentionMetadata
 from vllm_hpu.attention.shape import AttentionShape
 
@@ -149,6 +150,19 @@ def make(case: Case, device: torch.device | str, parts: int = 2) -> Step:
         sinks=(normal(case.heads) * 2).to(device) if case.sinks else None,
         full_keys=keys,
         full_values=values,
+    )
+
+
+def impl_for(case: Case, sinks: torch.Tensor | None) -> HpuAttentionImpl:
+    """A layer like that of ``case``."""
+    return HpuAttentionImpl(
+        case.heads,
+        case.width,
+        case.scale,
+        case.kv_heads,
+        sliding_window=case.window,
+        logits_soft_cap=case.soft_cap,
+        sinks=sinks,
     )
 
 

@@ -33,6 +33,19 @@ def no_known_recipes() -> None:
         recipes.forget()
 
 
+@pytest.fixture
+def compiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No compiled code from other tests, no gradients, and the mode that the backend needs."""
+    import torch
+    from habana_frameworks.torch.utils import internal
+
+    monkeypatch.setattr(internal._Mode, "lazy", False)
+    torch._dynamo.reset()
+    with torch.inference_mode():
+        yield
+    torch._dynamo.reset()
+
+
 class Happened:
     """What the device counted inside `counted()`; complete when the block has ended."""
 

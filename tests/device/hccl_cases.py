@@ -3,11 +3,13 @@
 import os
 import queue
 import traceback
+from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+
+from .ranks import CONTEXT, join_group, start_ranks
 
 DTYPES = [
     torch.float32,
@@ -254,13 +256,7 @@ def _rank_main(case, rank, size, port, backend, one_card_each, results):
     try:
         if one_card_each:  # as a launcher that gives every rank its own card
             os.environ["HABANA_VISIBLE_MODULES"] = str(rank)
-        import habana_frameworks.torch  # noqa: F401 - registers hccl
-
-        torch.set_num_threads(1)
-        torch.hpu.set_device(rank % torch.hpu.device_count())
-        dist.init_process_group(
-            backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
-        )
+        join_group(rank, size, port, backend)
         globals()[case](rank, size)
         dist.destroy_process_group()
         results.put((rank, None))
@@ -270,22 +266,9 @@ def _rank_main(case, rank, size, port, backend, one_card_each, results):
 
 def run_case(case, size, port, backend="hccl", timeout_s=150, one_card_each=False, **environment):
     """Run a case in ``size`` spawned processes; raises with the first rank's traceback."""
-    context = mp.get_context("spawn")
-    results = context.Queue()
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        ranks = [
-            context.Process(
-                target=_rank_main, args=(case, r, size, port, backend, one_card_each, results)
-            )
-            for r in range(size)
-        ]
-        for process in ranks:
-            process.start()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    results = CONTEXT.Queue()
+    main = partial(_rank_main, case)
+    ranks = start_ranks(main, size, port, backend, one_card_each, results, **environment)
     try:
         for _ in ranks:
             try:

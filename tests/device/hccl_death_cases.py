@@ -1,12 +1,12 @@
 """What the ranks do in the tests of a rank's death, and what the others say of it."""
 
-import os
 import time
 from functools import partial
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+
+from .ranks import CONTEXT, join_group, start_ranks
 
 VICTIM = 1
 
@@ -100,13 +100,7 @@ def smaller_group(rank, size, meeting):
 
 
 def _rank_main(case, rank, size, port, killed, messages):
-    import habana_frameworks.torch  # noqa: F401 - registers hccl
-
-    torch.set_num_threads(1)
-    torch.hpu.set_device(rank % torch.hpu.device_count())
-    dist.init_process_group(
-        "hccl", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
-    )
+    join_group(rank, size, port)
     meeting = Meeting(rank, messages, killed)
     try:
         case(rank, size, meeting)
@@ -121,21 +115,9 @@ def kill_one_of(size, case, port, **environment):
     Returns:
         rank -> (error, seconds, exit code), and the number of the killed process.
     """
-    context = mp.get_context("spawn")
-    messages, killed = context.Queue(), context.Event()
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        main = partial(_rank_main, case)
-        ranks = [
-            context.Process(target=main, args=(r, size, port, killed, messages))
-            for r in range(size)
-        ]
-        for process in ranks:
-            process.start()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    messages, killed = CONTEXT.Queue(), CONTEXT.Event()
+    main = partial(_rank_main, case)
+    ranks = start_ranks(main, size, port, killed, messages, **environment)
     try:
         for _ in ranks:
             _, state, _ = messages.get(timeout=120)

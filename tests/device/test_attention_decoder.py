@@ -8,7 +8,7 @@ import torch
 
 from vllm_hpu.attention.impl import HpuAttentionImpl
 
-from .attention_case import Case, Row, Step, make, reference
+from .attention_case import Case, Row, Step, impl_for, make, reference
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
@@ -16,15 +16,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 def run(step: Step) -> torch.Tensor:
     """The layer's output on the host, ``[tokens, heads, width]``, padding included."""
     case = step.case
-    impl = HpuAttentionImpl(
-        case.heads,
-        case.width,
-        case.scale,
-        case.kv_heads,
-        sliding_window=case.window,
-        logits_soft_cap=case.soft_cap,
-        sinks=step.sinks,
-    )
+    impl = impl_for(case, step.sinks)
     output = torch.full_like(step.query, float("nan"))
     impl.forward(None, step.query, step.key, step.value, step.cache, step.metadata, output)
     return output.cpu()

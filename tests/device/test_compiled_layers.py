@@ -8,7 +8,6 @@ import habana_frameworks.torch  # noqa: F401  (brings the hpu device)
 import pytest
 import torch
 from gaudi_emulator import counters
-from habana_frameworks.torch.utils import internal
 from torch import nn
 
 from vllm_hpu.execution.first_layer import starts_from_zero, with_residual
@@ -16,16 +15,7 @@ from vllm_hpu.execution.keyed import Keyed, running
 
 from .conftest import emulated_only
 
-pytestmark = emulated_only
-
-
-@pytest.fixture(autouse=True)
-def compiling(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(internal._Mode, "lazy", False)
-    torch._dynamo.reset()
-    with torch.inference_mode():
-        yield
-    torch._dynamo.reset()
+pytestmark = [emulated_only, pytest.mark.usefixtures("compiling")]
 
 
 def compiled(function: Any) -> Any:

@@ -8,21 +8,10 @@ import habana_frameworks.torch  # noqa: F401 - registers the device
 import pytest
 import torch
 from habana_frameworks.torch.internal import bridge_config
-from habana_frameworks.torch.utils import internal
 
 from .conftest import counted, emulated_only, run_python
 
-pytestmark = emulated_only
-
-
-@pytest.fixture(autouse=True)
-def compiling(monkeypatch):
-    """No compiled code from other tests, no gradients, and the mode that the backend needs."""
-    monkeypatch.setattr(internal._Mode, "lazy", False)
-    torch._dynamo.reset()
-    with torch.inference_mode():
-        yield
-    torch._dynamo.reset()
+pytestmark = [emulated_only, pytest.mark.usefixtures("compiling")]
 
 
 def compiled(function):

@@ -8,35 +8,13 @@ import habana_frameworks.torch  # noqa: F401  (brings the hpu device)
 import pytest
 import torch
 from gaudi_emulator import counters
-from habana_frameworks.torch.utils import internal
 
 from vllm_hpu.attention.impl import HpuAttentionImpl
 
-from .attention_case import Case, Row, Step, make, reference
+from .attention_case import Case, Row, Step, impl_for, make, reference
 from .conftest import emulated_only
 
-pytestmark = emulated_only
-
-
-@pytest.fixture(autouse=True)
-def compiling(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(internal._Mode, "lazy", False)
-    torch._dynamo.reset()
-    with torch.inference_mode():
-        yield
-    torch._dynamo.reset()
-
-
-def impl_for(case: Case, sinks: torch.Tensor | None) -> HpuAttentionImpl:
-    return HpuAttentionImpl(
-        case.heads,
-        case.width,
-        case.scale,
-        case.kv_heads,
-        sliding_window=case.window,
-        logits_soft_cap=case.soft_cap,
-        sinks=sinks,
-    )
+pytestmark = [emulated_only, pytest.mark.usefixtures("compiling")]
 
 
 def steps_of_one_shape(first: list[Row], second: list[Row], **more: Any) -> list[Step]:
