@@ -7,7 +7,7 @@ import torch
 from habana_frameworks.torch.internal import bridge_config
 from habana_frameworks.torch.utils import internal
 
-from .conftest import emulated_only
+from .conftest import emulated_only, run_python
 
 pytestmark = emulated_only
 
@@ -206,3 +206,16 @@ def test_names_of_inputs_do_not_make_another_recipe():
         found.append(since.compilations)
         torch._dynamo.reset()
     assert found == [1, 0, 1]
+
+
+@pytest.mark.parametrize("first", ["import habana_frameworks.torch", "pass"])
+def test_pytorch_finds_the_backend_with_and_without_the_bridge(first):
+    """Once, whoever loads it: by name, PyTorch goes through the package's entry point."""
+    done = run_python(
+        f"{first}\n"
+        "import torch\n"
+        "double = torch.compile(lambda x: x * 2, backend='hpu_backend')\n"
+        "print(double(torch.ones(2)).tolist(), 'hpu_backend' in torch._dynamo.list_backends())",
+        PT_HPU_LAZY_MODE="0",
+    )
+    assert done.stdout.strip() == "[2.0, 2.0] True", done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""The compiler backend; importing this package registers ``hpu_backend``."""
+"""The compiler backend ``hpu_backend``; PyTorch finds it by the entry point of the package."""
 
 from habana_frameworks.torch._missing import refuse
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch._dynamo.backends.common import aot_autograd
-from torch._dynamo.backends.registry import register_backend
 from torch.fx._lazy_graph_module import _LazyGraphModule
 
 from habana_frameworks.torch._device import enter_region, exit_region, recipes
@@ -105,7 +104,6 @@ def _needs_gradients(module: torch.fx.GraphModule, example_inputs: Sequence[Any]
     return any(t.requires_grad for t in itertools.chain(tensors, module.parameters()))
 
 
-@register_backend(name="hpu_backend")
 def hpu_backend(
     module: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any
 ) -> Callable:
