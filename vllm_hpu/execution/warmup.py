@@ -253,9 +253,10 @@ class WarmUp:
             return False
         used = memory_info(device).used_bytes
         more = sampler.warm_up_one()
-        kept = max(0, memory_info(device).used_bytes - used)
-        self._sampler_bytes = max(self._sampler_bytes, kept)
-        self._room -= kept
+        # Logits are gathered from all ranks, so none may stop before the others.
+        (least,) = agreement.least(-max(0, memory_info(device).used_bytes - used))
+        self._sampler_bytes = max(self._sampler_bytes, -least)
+        self._room += least
         return more
 
     def _measure_sampler(self) -> None:
