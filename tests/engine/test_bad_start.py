@@ -45,7 +45,7 @@ REFUSED = {
     "block size": Refusal(("--block-size 20", "multiple of 16", "128"), {"block_size": 20}),
     "long model": Refusal(("max_model_len (100000)", "1024"), {"max_model_len": 100_000}),
     "cache above the card": Refusal(
-        ("64.00 GiB", "--kv-cache-memory-bytes"), {"kv_cache_memory_bytes": 64 << 30}
+        ("64 GiB", "--kv-cache-memory-bytes"), {"kv_cache_memory_bytes": 64 << 30}
     ),
     "watermark": Refusal(
         ("--watermark-config", PLUGIN, "Remove the flag"), {"watermark_config": {"key": 42}}
