@@ -344,12 +344,6 @@ def test_wrong_combinations_are_refused(changes, message):
         FusedSDPA.apply(q, q, q, *arguments.values())
 
 
-def test_dropout_is_refused():
-    q = torch.randn(1, 2, 4, 8, device="hpu")
-    with pytest.raises(NotImplementedError, match="dropout"):
-        FusedSDPA.apply(q, q, q, None, 0.1)
-
-
 def test_large_windowed_attention_holds_no_full_mask():
     """4096 x 4096: a full float32 mask for 2 sequences would be 128 MiB."""
     q = torch.randn(2, 1, 4096, 16, device="hpu")

@@ -1,10 +1,10 @@
-"""``hpu::sdpa_recomp_fwd`` and ``hpu::sdpa_fwd``: fused attention, inference only.
+"""``hpu::sdpa_recomp_fwd`` and ``hpu::sdpa_fwd``: fused attention.
 
 Schemas: scripts/hpu_op.yaml and habana_eager/eager_custom_op_register.cpp of
 HabanaAI/gaudi-pytorch-bridge; output shapes and dtypes: hpu_ops/backend/sdpa_gen.cpp there.
 
 The recompute variant never holds the matrix of scores: it runs a flash kernel, in slices of
-queries when a mask has to be built.
+queries when a mask has to be built. Only with dropout, which is for training, it does.
 """
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from habana_frameworks.torch.internal import bridge_config
 
 from .library import operator
+from .sdpa_dropout import check_probability, draw_seed, keep_mask
 from .sdpa_mask import MaskRules, additive_mask
 
 __all__ = ["as_4d", "mask_as_4d", "scores_of", "sdpa_fwd", "sdpa_recomp_fwd"]
@@ -32,11 +33,7 @@ def _check(
     valid_seq_len: torch.Tensor | None,
     seq_padding_type: str,
 ) -> None:
-    if p != 0.0:
-        raise NotImplementedError(
-            f"{name}: dropout is a training feature which the emulated bridge does not provide; "
-            "pass dropout_p=0.0"
-        )
+    check_probability(name, p)
     if softmax_mode.lower() not in _SOFTMAX_MODES:
         raise ValueError(f"{name}: softmax_mode '{softmax_mode}' is not one of {_SOFTMAX_MODES}")
     unused = valid_seq_len is None and seq_padding_type.lower() == _NO_PADDING
@@ -177,6 +174,32 @@ def _sink_column(sink: torch.Tensor | None, heads: int) -> torch.Tensor | None:
     return sink.to(torch.float32).reshape(-1, 1, 1)
 
 
+def _weights(q, k, mask, rules: MaskRules, scale: float, sink=None) -> torch.Tensor:
+    """Softmax in float32, ``[batch, heads, queries, keys]``; zero for a row that sees nothing."""
+    scores = scores_of(q, k, mask, rules, scale)
+    highest = _row_max(scores)
+    if sink is not None:
+        highest = torch.maximum(highest, sink)
+    weights = scores.sub_(highest).exp_()
+    total = weights.sum(-1, keepdim=True)
+    if sink is not None:
+        total = total + (sink - highest).exp()
+    return weights / total.masked_fill(total == 0, 1.0)
+
+
+def _dropped(weights: torch.Tensor, seed: torch.Tensor, p: float):
+    """The weights after dropout, and the mask of those that were kept."""
+    mask = keep_mask(seed, tuple(weights.shape), p)
+    return weights * mask * (0.0 if p == 1.0 else 1.0 / (1.0 - p)), mask
+
+
+def _times_values(weights: torch.Tensor, v: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``weights @ v`` for values whose heads may be shared, in ``dtype``."""
+    repeat = weights.shape[1] // v.shape[1]
+    wide = v.repeat_interleave(repeat, dim=1) if repeat > 1 else v
+    return torch.matmul(weights.to(dtype), wide)
+
+
 def _output_shape(q: torch.Tensor, v: torch.Tensor) -> list[int]:
     return [*q.shape[:-1], v.shape[-1]]
 
@@ -235,7 +258,7 @@ def sdpa_recomp_fwd(
             dim]``; float32, bfloat16 or float16.
         k, v: ``[batch, kv_heads, keys, dim]`` or ``[batch, groups, 1, keys, dim]``.
         attention_mask: additive, or boolean (True: visible); broadcastable to the scores.
-        p: dropout probability, must be 0.
+        p: dropout probability.
         scale: factor of the scores.
         is_causal, window_size, valid_seq_len, seq_padding_type: see ``sdpa_mask.MaskRules``.
         requires_backward: also return the softmax statistics (attention in slices needs them).
@@ -246,7 +269,7 @@ def sdpa_recomp_fwd(
     Returns:
         ``(out, m, linv, seed)``: output in ``q``'s shape and dtype; row maximum in ``q``'s dtype
         and inverse row sum ``[..., queries, 1]`` (each of shape ``[1]`` and zero without
-        ``requires_backward``); the dropout seed, int32 ``[1]``, zero.
+        ``requires_backward``); the dropout seed, int32 ``[1]``, zero without dropout.
     """
     _check("sdpa_recomp_fwd", p, softmax_mode, valid_seq_len, seq_padding_type)
     left, right = (int(side) for side in window_size)
@@ -256,8 +279,13 @@ def sdpa_recomp_fwd(
     k4, v4 = _broadcast_heads(q4, as_4d(k)), _broadcast_heads(q4, as_4d(v))
     mask = mask_as_4d(attention_mask, q)
     column = _sink_column(sink, q4.shape[1])
-    out = _attend(q4, k4, v4, mask, rules, scale, column)
-    seed = torch.zeros(1, dtype=torch.int32, device=q.device)
+    if p == 0.0:
+        out = _attend(q4, k4, v4, mask, rules, scale, column)
+        seed = torch.zeros(1, dtype=torch.int32, device=q.device)
+    else:
+        seed = draw_seed(q.device)
+        weights = _weights(q4, k4, mask, rules, scale, column)
+        out = _times_values(_dropped(weights, seed, p)[0], v4, q.dtype)
     if requires_backward:
         m, linv = _statistics(q4, k4, mask, rules, scale, column, fast)
         m, linv = m.reshape(*q.shape[:-1], 1), linv.reshape(*q.shape[:-1], 1)
@@ -274,7 +302,7 @@ def _fake_fwd(
     return (
         q.new_empty(_output_shape(q, v)),
         q.new_empty([*q.shape[:-1], k.shape[-2]]),
-        q.new_empty([1], dtype=torch.int8),
+        q.new_empty([*q.shape[:-1], k.shape[-2]] if p else [1], dtype=torch.int8),
     )
 
 
@@ -299,22 +327,21 @@ def sdpa_fwd(
     """Attention which also returns the probabilities; arguments as in :func:`sdpa_recomp_fwd`.
 
     Returns:
-        ``(out, probabilities, dropout_mask)``: the probabilities ``[..., queries, keys]`` in
-        ``q``'s dtype; the dropout mask int8 ``[1]``, zero.
+        ``(out, probabilities, dropout_mask)``: the probabilities before dropout ``[..., queries,
+        keys]`` in ``q``'s dtype; the dropout mask, int8 of the same shape, 1 where a weight was
+        kept, or ``[1]`` and zero without dropout.
     """
     _check("sdpa_fwd", p, softmax_mode, valid_seq_len, seq_padding_type)
     rules = MaskRules(is_causal, (-1, -1), valid_seq_len, seq_padding_type.lower() == "left")
     q4 = as_4d(q)
     k4, v4 = _broadcast_heads(q4, as_4d(k)), _broadcast_heads(q4, as_4d(v))
-    scores = scores_of(q4, k4, mask_as_4d(attention_mask, q), rules, scale)
-    weights = scores.sub_(_row_max(scores)).exp_()
-    total = weights.sum(-1, keepdim=True)
-    weights = (weights / total.masked_fill(total == 0, 1.0)).to(q.dtype)
-    repeat = q4.shape[1] // v4.shape[1]
-    wide = v4.repeat_interleave(repeat, dim=1) if repeat > 1 else v4
-    out = torch.matmul(weights, wide)
-    return (
-        out.reshape(_output_shape(q, v)),
-        weights.reshape(*q.shape[:-1], k.shape[-2]),
-        torch.zeros(1, dtype=torch.int8, device=q.device),
-    )
+    weights = _weights(q4, k4, mask_as_4d(attention_mask, q), rules, scale)
+    shape = (*q.shape[:-1], k.shape[-2])
+    if p == 0.0:
+        kept = weights
+        dropout_mask = torch.zeros(1, dtype=torch.int8, device=q.device)
+    else:
+        kept, dropout_mask = _dropped(weights, draw_seed(q.device), p)
+        dropout_mask = dropout_mask.reshape(shape)
+    out = _times_values(kept, v4, q.dtype)
+    return out.reshape(_output_shape(q, v)), weights.to(q.dtype).reshape(shape), dropout_mask

@@ -1,13 +1,15 @@
 """``hpu::sdpa_recomp_bwd`` and ``hpu::sdpa_bwd``: gradients of fused attention.
 
 Schemas: habana_eager/eager_custom_op_register.cpp of HabanaAI/gaudi-pytorch-bridge. Both compute in
-float32: with the weights ``P``, ``dS = P * (dO V^T - rowsum(dO * O))``.
+float32: with the weights ``P`` and what dropout makes of a weight, ``D`` (0, or 1 / (1 - p)),
+``dV = (P D)^T dO`` and ``dS = P * (D (dO V^T) - rowsum(dO * O))``.
 """
 
 import torch
 
 from .library import operator
 from .sdpa import as_4d, mask_as_4d, scores_of
+from .sdpa_dropout import keep_mask
 from .sdpa_mask import MaskRules
 
 __all__ = ["sdpa_bwd", "sdpa_recomp_bwd"]
@@ -39,29 +41,31 @@ def _gradients(
     weights: torch.Tensor,
     scale: float,
     out: torch.Tensor,
+    kept: torch.Tensor | None,
+    p: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients from ``weights``, float32 ``[batch, heads, queries, keys]``."""
+    """Gradients from ``weights``, float32 ``[batch, heads, queries, keys]``.
+
+    ``kept`` says where dropout kept a weight, in the same shape; None without dropout.
+    """
     queries = as_4d(q).to(_WIDE)
     heads = queries.shape[1]
     keys, values = _per_query_head(k, heads), _per_query_head(v, heads)
     d_out = as_4d(grad).to(_WIDE)
-    d_values = weights.mT @ d_out
     row = (d_out * as_4d(out).to(_WIDE)).sum(-1, keepdim=True)
-    d_scores = weights * (d_out @ values.mT - row) * scale
+    d_weights = d_out @ values.mT
+    used = weights
+    if kept is not None:
+        factor = kept.to(_WIDE) * (0.0 if p == 1.0 else 1.0 / (1.0 - p))
+        used, d_weights = weights * factor, d_weights * factor
+    d_values = used.mT @ d_out
+    d_scores = weights * (d_weights - row) * scale
     d_queries = (d_scores @ keys).reshape(q.shape).to(q.dtype)
     return d_queries, _of_group(d_scores.mT @ queries, k), _of_group(d_values, v)
 
 
 def _fake(grad, q, k, v, *args):
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-
-
-def _no_dropout(name: str, p: float) -> None:
-    if p != 0.0:
-        raise NotImplementedError(
-            f"{name}: dropout is a training feature which the emulated bridge does not provide; "
-            "pass dropout_p=0.0"
-        )
 
 
 @operator(
@@ -90,16 +94,17 @@ def sdpa_recomp_bwd(
     Args:
         grad: of the output.
         m, linv: row maximum and inverse row sum, ``[..., queries, 1]``.
+        seed: of the dropout, int32 ``[1]``.
         fwd_out: the output.
 
     The other arguments are those of the forward operator.
     """
-    _no_dropout("sdpa_recomp_bwd", p)
     rules = MaskRules(is_causal, (-1, -1), None, False)
     q4, k4 = as_4d(q), as_4d(k)
     scores = scores_of(q4, k4, mask_as_4d(attention_mask, q), rules, scale)
     weights = torch.exp(scores - as_4d(m).to(_WIDE)) * as_4d(linv).to(_WIDE)
-    return _gradients(grad, q, k, v, weights, scale, fwd_out)
+    kept = keep_mask(seed, tuple(weights.shape), p) if p and seed is not None else None
+    return _gradients(grad, q, k, v, weights, scale, fwd_out, kept, p)
 
 
 @operator(
@@ -123,8 +128,8 @@ def sdpa_bwd(
 
     Args:
         grad: of the output.
-        dm: the dropout mask; there is none.
+        dm: the dropout mask of the forward operator.
         fwd_out: the output.
     """
-    _no_dropout("sdpa_bwd", p)
-    return _gradients(grad, q, k, v, as_4d(P).to(_WIDE), scale, fwd_out)
+    kept = as_4d(dm) if p and dm is not None else None
+    return _gradients(grad, q, k, v, as_4d(P).to(_WIDE), scale, fwd_out, kept, p)

@@ -93,6 +93,8 @@ def fp8_sdpa_recomp_fwd(
         ``(out, m, linv, seed, amax_s, amax_o)``; ``out`` is bfloat16 for FP8 inputs without
         ``q_scale_o``; the amax are float32 ``[1]``, zero if not asked for.
     """
+    if p != 0.0:
+        raise ValueError("fp8_sdpa_recomp_fwd: dropout is for training, FP8 attention is not")
     queries, keys, values = _times(q, d_scale_q), _times(k, d_scale_k), _times(v, d_scale_v)
     rules = (attention_mask, p, scale, is_causal)
     padding = (valid_seq_len, seq_padding_type)

@@ -119,7 +119,7 @@ class FusedSDPA(torch.autograd.Function):
             k, v: ``[batch, kv_heads, keys, dim]``; ``kv_heads`` divides ``heads``.
             attn_mask: additive or boolean, ``[queries, keys]`` or broadcastable to
                 ``[batch, heads, queries, keys]``.
-            dropout_p: must be 0.
+            dropout_p: probability that a weight is dropped, for training.
             is_causal: query ``i`` sees keys ``0..i``.
             scale: factor of the scores, default ``1/sqrt(dim)``.
             softmax_mode: ``None``, ``fast`` or ``fp32`` (bfloat16 only), any case.
