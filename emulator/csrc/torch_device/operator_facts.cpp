@@ -25,6 +25,7 @@ constexpr std::array kRunAs{
     RunAs{"aten::convolution_overrideable", "aten::convolution"},
     RunAs{"aten::mm", "gaudi_kernel::mm"},
     RunAs{"aten::addmm", "gaudi_kernel::addmm"},
+    RunAs{"aten::index_copy_", "gaudi_kernel::index_copy_"},
 };
 
 // Answer a question about metadata although they return no tensor.
