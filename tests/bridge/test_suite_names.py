@@ -1,5 +1,7 @@
 """Names and operators of the bridge that its own test suite asks for."""
 
+import json
+
 import pytest
 import torch
 from habana_frameworks.torch.dynamo.compile_backend import passes, shared_layer
@@ -97,3 +99,40 @@ def test_determinism_is_pytorchs():
     torch.use_deterministic_algorithms(False)
     with pytest.warns(DeprecationWarning, match="deterministic_algorithms"):
         assert not torch.hpu.getDeterministic()
+
+
+def test_rows_are_copied_within_one_tensor():
+    table = torch.arange(4.0, device="hpu")
+    table.index_copy_(0, torch.tensor([1, 2, 3], device="hpu"), table[:3])
+    assert table.tolist() == [0, 0, 1, 2], "all of the source is read before anything is written"
+
+
+def test_rows_are_copied_within_one_tensor_at_every_replay(monkeypatch):
+    monkeypatch.setattr(_Mode, "lazy", True)
+    table, index = torch.arange(4.0, device="hpu"), torch.tensor([1, 2, 3], device="hpu")
+    graph = torch.hpu.HPUGraph()
+    with torch.hpu.graph(graph):
+        table.index_copy_(0, index, table[:3])
+    table.copy_(torch.arange(10.0, 14.0))
+    graph.replay()
+    assert table.tolist() == [10, 10, 11, 12]
+    graph.replay()
+    assert table.tolist() == [10, 10, 10, 11]
+
+
+def test_the_profiler_that_is_switched_by_hand(tmp_path, monkeypatch):
+    from gaudi_emulator.trace_file import read
+    from habana_frameworks.torch.low_overhead_profiler import profiler
+
+    monkeypatch.chdir(tmp_path)
+    x = torch.ones(3, device="hpu")
+    torch.relu(x)
+    profiler.start()
+    torch.pow(x, 2)
+    profiler.stop()
+    torch.relu(x)
+    profiler.flush()
+    (events,) = tmp_path.glob("events_pid*.json")
+    assert [name for _, name in read([events]).groups] == ["aten::pow"]
+    (metrics,) = tmp_path.glob("metrics_pid*.json")
+    assert "graph_compilation" in json.loads(metrics.read_text())
