@@ -62,8 +62,8 @@ async def _run(
     draw, tally = random.Random(seed), Tally()
     gone: list[bool] = []  # a server that has died takes no more requests
     places = asyncio.Semaphore(MOST_AT_ONCE)
-    # The server closes a connection after 5 idle seconds, and so does httpx: a request in that moment
-    # would be lost.
+    # The server closes a connection after 5 idle seconds, and so does httpx: a request sent in that
+    # moment would be lost.
     limits = httpx.Limits(keepalive_expiry=2.0)
     async with httpx.AsyncClient(base_url=url, timeout=REQUEST_SECONDS, limits=limits) as client:
 

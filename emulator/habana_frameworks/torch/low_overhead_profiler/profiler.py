@@ -16,23 +16,21 @@ from habana_frameworks.torch.hpu.metrics import metrics_dump
 
 __all__ = ["flush", "start", "stop"]
 
-_running = ExitStack()
-_is_running = False
+_running: list[ExitStack] = []
 
 
 def start() -> None:
     """Follow launches, copies and compilations from now on; begins a new file of events."""
-    global _is_running
-    if not _is_running:
-        _running.enter_context(gaudi_emulator.trace(Path(f"events_pid{os.getpid()}.json")))
-        _is_running = True
+    if not _running:
+        trace = ExitStack()
+        trace.enter_context(gaudi_emulator.trace(Path(f"events_pid{os.getpid()}.json")))
+        _running.append(trace)
 
 
 def stop() -> None:
     """Follow no more."""
-    global _is_running
-    _running.close()
-    _is_running = False
+    while _running:
+        _running.pop().close()
 
 
 def flush() -> None:
