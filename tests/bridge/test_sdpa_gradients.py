@@ -3,6 +3,7 @@
 import pytest
 import torch
 from habana_frameworks.torch.hpex.kernels import FusedSDPA
+from habana_frameworks.torch.utils.internal import _Mode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,3 +81,18 @@ def test_probabilities_come_with_gradients_of_the_output():
     assert not probabilities.requires_grad
     out.sum().backward()
     assert q.grad.isfinite().all().item()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_compiled_step_of_training(monkeypatch, recompute):
+    monkeypatch.setattr(_Mode, "lazy", False)
+
+    def attend(q):
+        return FusedSDPA.apply(q, q, q, None, 0.0, True, 0.3, "none", recompute)
+
+    values = torch.randn(1, 2, 4, 8, generator=torch.Generator().manual_seed(0))
+    exact = values.double().requires_grad_()
+    plain(exact, exact, exact, None, True, 0.3).sum().backward()
+    q = values.to("hpu").requires_grad_()
+    torch.compile(attend, backend="hpu_backend", fullgraph=True)(q).sum().backward()
+    torch.testing.assert_close(q.grad.cpu().double(), exact.grad, rtol=1e-4, atol=1e-4)

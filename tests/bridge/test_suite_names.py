@@ -136,3 +136,19 @@ def test_the_profiler_that_is_switched_by_hand(tmp_path, monkeypatch):
     assert [name for _, name in read([events]).groups] == ["aten::pow"]
     (metrics,) = tmp_path.glob("metrics_pid*.json")
     assert "graph_compilation" in json.loads(metrics.read_text())
+
+
+def test_a_compiled_graph_has_the_operators_that_a_card_has(monkeypatch):
+    monkeypatch.setattr(_Mode, "lazy", False)
+    x = torch.rand(30, 4, device="hpu")
+    run = torch.compile(lambda x: (torch.aminmax(x).max, torch.cdist(x, x)), backend="hpu_backend")
+    with FxGraphAnalyzer(reset_dynamo=True) as analyzer:
+        highest, distances = run(x)
+    (graph,) = analyzer.get_ops_summary()
+    names = {name.removeprefix("torch.ops.aten.").split(".")[0] for name in graph}
+    assert {"amax", "_cdist_forward"} <= names
+    assert names.isdisjoint({"aminmax", "_euclidean_dist"})
+    exact = x.cpu().double()
+    assert highest.item() == x.cpu().max().item()
+    differences = (exact[:, None] - exact[None]).pow(2).sum(-1).sqrt()
+    torch.testing.assert_close(distances.cpu().double(), differences, rtol=1e-5, atol=1e-5)

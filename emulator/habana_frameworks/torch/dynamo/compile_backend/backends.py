@@ -21,6 +21,7 @@ from habana_frameworks.torch.internal import bridge_config
 from habana_frameworks.torch.utils.internal import is_lazy
 
 from . import node_log
+from .decomposition import decompositions
 from .graph_text import describe
 from .options import check_options
 from .recording import recorded
@@ -133,7 +134,7 @@ def hpu_backend(
         )
     check_options(kwargs)
     if node_log.wanted():
-        lowered = aot_autograd(fw_compiler=_compile, decompositions=node_log.decompositions())
+        lowered = aot_autograd(fw_compiler=_compile, decompositions=decompositions())
         return lowered(module, example_inputs)
     if _needs_gradients(module, example_inputs):
         return aot_autograd(fw_compiler=_compile)(module, example_inputs)

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import fx
-from torch._decomp import get_decompositions
 
 from . import config, passes, shared_layer
 
-__all__ = ["analyzers", "decompositions", "is_fallback", "note", "operators", "wanted"]
+__all__ = ["analyzers", "is_fallback", "note", "operators", "wanted"]
 
 analyzers: list = []
 """Objects whose ``count_ops(module)`` is called with every graph."""
@@ -37,14 +36,6 @@ def wanted() -> bool:
     """Whether anybody looks at graphs; they are lowered to ATen's operators then."""
     loggers = (passes.logger, shared_layer.logger)
     return bool(analyzers) or any(logger.store_data for logger in loggers)
-
-
-def decompositions() -> dict:
-    """How to lower operators that a card's graphs do not have; mostly PyTorch's own."""
-    aten = torch.ops.aten
-    found = get_decompositions([aten.ones, aten.zeros])
-    found[aten.randint.default] = lambda high, size, **how: aten.randint.low(0, high, size, **how)
-    return found
 
 
 def is_fallback(node: fx.Node) -> bool:

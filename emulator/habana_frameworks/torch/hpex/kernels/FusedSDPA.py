@@ -191,11 +191,13 @@ class FusedSDPA(torch.autograd.Function):
         )
         if trains:
             ctx.save_for_backward(q, k, v, out, probabilities, dropout_mask)
-            ctx.mark_non_differentiable(probabilities, dropout_mask)
         if grouped:
             out, probabilities = gqa_output_reshape(out), gqa_output_reshape(probabilities)
         more = [probabilities] * return_attn_probs + [dropout_mask] * return_dropout_mask
-        return (out, *more) if more else out
+        if not more:
+            return out
+        ctx.mark_non_differentiable(*more)
+        return (out, *more)
 
     @staticmethod
     def backward(ctx, grad, *_):
