@@ -203,6 +203,12 @@ def table(results: dict[str, dict]) -> str:
     for mode, files in results.items():
         sums = [sum(entry["counts"].get(key, 0) for entry in files.values()) for key in COUNTED]
         lines.append(f"| {mode} | {len(files)} | " + " | ".join(f"{n:,}" for n in sums) + " |")
+    lines += ["", "Commits of this repository that the rows are from:", ""]
+    for mode, files in results.items():
+        commits = collections.Counter(entry.get("commit", "unknown") for entry in files.values())
+        lines.append(
+            f"- {mode}: " + ", ".join(f"{commit} ({n} files)" for commit, n in commits.items())
+        )
     for mode, files in results.items():
         lines += ["", f"## Failures in {mode} mode", ""]
         bad = {file: entry for file, entry in files.items() if entry["counts"].get("failed")}
@@ -223,8 +229,22 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def commit_here() -> str:
+    """The commit that runs, with a mark if the files differ from it (but for the results)."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(ROOT), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    name = ask("rev-parse", "--short", "HEAD")
+    changed = ask("status", "--porcelain", "--", ".", ":!docs/bridge-suite.*")
+    return f"{name} with changes" if changed else name
+
+
 def save(mode: str, entries: dict[str, dict]) -> None:
     """Put the results of some files of a mode into the data and write the table anew."""
+    commit = commit_here()
+    entries = {file: entry | {"commit": commit} for file, entry in entries.items()}
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     results[mode] = dict(sorted((results.get(mode, {}) | entries).items()))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
