@@ -152,3 +152,19 @@ def test_a_compiled_graph_has_the_operators_that_a_card_has(monkeypatch):
     assert highest.item() == x.cpu().max().item()
     differences = (exact[:, None] - exact[None]).pow(2).sum(-1).sqrt()
     torch.testing.assert_close(distances.cpu().double(), differences, rtol=1e-5, atol=1e-3)
+
+
+def test_an_operator_that_writes_its_input_is_lowered(monkeypatch):
+    monkeypatch.setattr(_Mode, "lazy", False)
+    x = torch.arange(8.0, device="hpu")
+
+    def step(x):
+        torch.ops.hpu.in_place_interleave_(x)
+        return x * 2
+
+    with FxGraphAnalyzer(reset_dynamo=True) as analyzer:
+        doubled = torch.compile(step, backend="hpu_backend")(x)
+    (graph,) = analyzer.get_ops_summary()
+    assert graph["torch.ops.hpu.in_place_interleave.default"].graph_count == 1
+    assert x.tolist() == [0] * 4 + [1] * 4
+    assert doubled.tolist() == [0] * 4 + [2] * 4

@@ -5,7 +5,7 @@ Schemas: scripts/hpu_op.yaml of HabanaAI/gaudi-pytorch-bridge.
 
 import torch
 
-from .library import operator
+from .library import lower_in_place, operator
 
 __all__ = [
     "in_place_interleave",
@@ -104,3 +104,7 @@ def _fake_interleave_(self):
 def in_place_interleave_(self: torch.Tensor) -> torch.Tensor:
     """:func:`in_place_interleave` in place."""
     return self.copy_(in_place_interleave(self))
+
+
+lower_in_place("kv_reorder")
+lower_in_place("in_place_interleave")

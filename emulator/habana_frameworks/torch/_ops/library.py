@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["argument_names", "device_kernel", "operator"]
+__all__ = ["argument_names", "device_kernel", "lower_in_place", "operator"]
 
 _LIBRARY = torch.library.Library("hpu", "FRAGMENT")
 _KERNELS = torch.library.Library("gaudi_kernel", "FRAGMENT")
@@ -43,6 +43,25 @@ def operator(schema: str, fake: Callable[..., Any]) -> Callable[[Callable], Call
         return kernel
 
     return register
+
+
+def lower_in_place(name: str) -> None:
+    """Let compiled graphs hold ``hpu::<name>`` for ``hpu::<name>_``, which writes its first input.
+
+    PyTorch does this by itself for operators of its own only.
+    """
+    written = getattr(torch.ops.hpu, f"{name}_").default
+    pure = getattr(torch.ops.hpu, name).default
+
+    @written.py_functionalize_impl
+    def lowered(context, self, *args):
+        with context.redispatch_to_next():
+            value = pure(*context.unwrap_tensors((self, *args)))
+        wrapped = context.wrap_tensors(value)
+        context.replace(self, context.unwrap_tensors(wrapped))
+        context.commit_update(self)
+        context.sync(self)
+        return self
 
 
 def device_kernel(schema: str) -> Callable[[Callable], Callable]:
