@@ -21,7 +21,6 @@ REASONS: dict[str, str] = {
     "hpex.kernels.Fp8Ops.*": "not in the bridge any more; use torch.ops.hpu.cast_to_fp8_v2",
     "utils.profiler.*": "controls the card's profiler",
     "hpu.*_const_section_serialization": "writes constants of the card's recipes to disk",
-    "hpu.*_optim_output_sif": "tunes shape inference of the card's compiler",
     "hpu.*able_quantization": "switches a pass of the card's graph compiler",
     "hpu.*et_sync_debug_mode": "switches asynchronous streams of the card's runtime",
     "ops.hpu.optimizer_*": _TRAINING,

@@ -13,8 +13,10 @@ from habana_frameworks.torch.internal import bridge_config
 __all__ = [
     "disable_dynamic_shape",
     "disable_inference_mode",
+    "disable_optim_output_sif",
     "enable_dynamic_shape",
     "enable_inference_mode",
+    "enable_optim_output_sif",
     "getDeterministic",
     "get_dynamic_shape_status",
     "setDeterministic",
@@ -34,6 +36,17 @@ def disable_dynamic_shape() -> None:
 def get_dynamic_shape_status() -> bool:
     """Whether PT_HPU_ENABLE_REFINE_DYNAMIC_SHAPES is set."""
     return bridge_config.get_pt_hpu_enable_refine_dynamic_shapes()
+
+
+def enable_optim_output_sif() -> None:
+    """Let the card's compiler infer shapes of results faster; has no effect on what is computed.
+
+    The emulated device knows every shape before it runs, so there is nothing to infer.
+    """
+
+
+def disable_optim_output_sif() -> None:
+    """Undo :func:`enable_optim_output_sif`."""
 
 
 def enable_inference_mode() -> None:
