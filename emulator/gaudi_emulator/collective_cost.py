@@ -23,6 +23,7 @@ _PARTS = {
     "reduce_scatter": 1,
     "reduce_scatter_coalesced": 1,
     "all_gather": 1,
+    "all_gather_coalesced": 1,
     "all_gather_into": 1,
     "all_to_all": 1,
     "all_to_all_single": 1,

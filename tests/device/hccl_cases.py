@@ -76,9 +76,6 @@ def reduces_every_dtype(rank, size):
         dist.all_reduce(mine)
         same(mine, total)
         mine = ramp(rank, 8, dtype)
-        dist.all_reduce(mine, op=dist.ReduceOp.MAX)
-        same(mine, everyone.amax(0).to(dtype))
-        mine = ramp(rank, 8, dtype)
         dist.reduce(mine, dst=1)
         same(mine, total if rank == 1 else ramp(rank, 8, dtype))
         width = 8 // size
@@ -87,10 +84,46 @@ def reduces_every_dtype(rank, size):
         same(part, total[rank * width : (rank + 1) * width])
         dist.reduce_scatter(part, list(ramp(rank, 8, dtype).chunk(size)))
         same(part, total[rank * width : (rank + 1) * width])
-    mine = ramp(rank, 8)
-    dist.all_reduce(mine, op=dist.ReduceOp.AVG)
+
+
+def takes_extremes_and_products(rank, size):
+    numbers = torch.randint(0, 8, (size, 16), generator=torch.Generator().manual_seed(0))
+    ones_and_twos = (numbers > 5) + 1  # whose product stays small
+    for dtype in DTYPES:
+        for op, values, expected in [
+            (dist.ReduceOp.MAX, numbers, numbers.to(dtype).float().amax(0)),
+            (dist.ReduceOp.MIN, numbers, numbers.to(dtype).float().amin(0)),
+            (dist.ReduceOp.PRODUCT, ones_and_twos, ones_and_twos.prod(0)),
+        ]:
+            mine = values[rank].to(dtype).to("hpu")
+            dist.all_reduce(mine, op=op)
+            same(mine, expected.to(dtype))
+
+
+def averages(rank, size):
     mean = torch.stack([ramp(r, 8).cpu() for r in range(size)]).mean(0)
+    mine, reduced = ramp(rank, 8), ramp(rank, 8)
+    dist.all_reduce(mine, op=dist.ReduceOp.AVG)
     torch.testing.assert_close(mine.cpu(), mean)
+    dist.reduce(reduced, dst=0, op=dist.ReduceOp.AVG)
+    torch.testing.assert_close(reduced.cpu(), mean if rank == 0 else ramp(rank, 8).cpu())
+    part = torch.empty(8 // size, device="hpu")
+    dist.reduce_scatter_tensor(part, ramp(rank, 8), op=dist.ReduceOp.AVG)
+    torch.testing.assert_close(part.cpu(), mean.chunk(size)[rank])
+
+
+def several_in_one_call(rank, size):
+    for dtype in DTYPES:
+        mine = [ramp(rank, 4, dtype), ramp(rank + 1, 6, dtype).reshape(2, 3)]
+        everyone = [[ramp(r, 4, dtype), ramp(r + 1, 6, dtype).reshape(2, 3)] for r in range(size)]
+        got = [[torch.empty_like(tensor) for tensor in mine] for _ in range(size)]
+        dist.all_gather_coalesced(got, mine)
+        for of_one_rank, expected in zip(got, everyone, strict=True):
+            for tensor, theirs in zip(of_one_rank, expected, strict=True):
+                same(tensor, theirs)
+        dist.all_reduce_coalesced(mine, op=dist.ReduceOp.MAX)
+        for tensor, theirs in zip(mine, zip(*everyone, strict=True), strict=True):
+            same(tensor, torch.stack([t.cpu().float() for t in theirs]).amax(0).to(dtype))
 
 
 def exchanges(rank, size):
@@ -213,6 +246,9 @@ def everything(rank, size):
     """The cases above in one go: starting the processes is what takes time."""
     moves_every_dtype(rank, size)
     reduces_every_dtype(rank, size)
+    takes_extremes_and_products(rank, size)
+    averages(rank, size)
+    several_in_one_call(rank, size)
     exchanges(rank, size)
     sends_and_receives(rank, size)
     works_asynchronously(rank, size)

@@ -91,6 +91,19 @@ def test_the_backend_is_registered_for_hpu():
     assert dist.Backend.backend_capability["hccl"] == ["hpu"]
 
 
+def test_every_collective_of_torch_has_a_kernel():
+    """Whatever collectives the installed PyTorch has: those are the operators with a group."""
+    collectives = [
+        schema.name
+        for schema in torch._C._jit_get_all_schemas()
+        if schema.name.startswith("c10d::")
+        and any("ProcessGroup" in str(argument.type) for argument in schema.arguments)
+    ]
+    assert len(collectives) >= 20
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert [name for name in collectives if not has_kernel(name, "HPU")] == []
+
+
 def test_ranks_from_the_launcher(monkeypatch):
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

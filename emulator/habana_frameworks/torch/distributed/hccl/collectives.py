@@ -132,6 +132,12 @@ def _allgather_base(output, tensor, group, async_op=True, timeout=-1):
     return output, _launch(group, transport.all_gather_into, [output], [tensor])
 
 
+@_kernel("allgather_coalesced_")
+def _allgather_coalesced(outputs, inputs, group, async_op=True):
+    of_all_ranks = [tensor for of_one_rank in outputs for tensor in of_one_rank]
+    return _launch(group, transport.all_gather_coalesced, of_all_ranks, inputs)
+
+
 @_kernel("allgather_into_tensor_coalesced_")
 def _allgather_into_coalesced(outputs, inputs, group, async_op=True):
     return _launch(group, transport.all_gather_into, outputs, inputs)

@@ -123,6 +123,18 @@ def all_gather(backend: ProcessGroupGloo, written: Tensors, read: Tensors) -> Pe
     return Pending([backend.allgather([[movable(t) for t in written]], [movable(read[0])])])
 
 
+def all_gather_coalesced(backend: ProcessGroupGloo, written: Tensors, read: Tensors) -> Pending:
+    """:func:`all_gather` of several tensors; ``written`` has rank 0's first, then rank 1's, ..."""
+    if len(written) != len(read) * backend.size():
+        raise ValueError(
+            f"hccl all_gather_coalesced: {len(read)} tensors of {backend.size()} ranks need "
+            f"{len(read) * backend.size()} outputs, not {len(written)}"
+        )
+    return _together(
+        [all_gather(backend, written[i :: len(read)], [tensor]) for i, tensor in enumerate(read)]
+    )
+
+
 def all_gather_into(backend: ProcessGroupGloo, written: Tensors, read: Tensors) -> Pending:
     """Every rank's tensor into one tensor, rank by rank; several pairs at once."""
     works = []
