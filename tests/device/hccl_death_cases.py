@@ -81,10 +81,12 @@ def in_a_graph(rank, size, meeting):
     dist.all_reduce(x)
     graph.capture_end()
     graph.replay()
+    torch.hpu.synchronize()
     if rank == VICTIM:
         meeting.stay()
     meeting.tell("waits")
     graph.replay()
+    torch.hpu.synchronize()  # a replay is only queued
 
 
 def smaller_group(rank, size, meeting):
