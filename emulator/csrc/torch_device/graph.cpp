@@ -6,7 +6,6 @@
 #include <ATen/ops/copy.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "../runtime/clock.h"
 #include "../runtime/counters.h"
@@ -23,15 +22,6 @@ namespace {
 
 c10::StorageImpl* storage_of(const at::Tensor& tensor) {
   return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
-
-template <typename F>
-void for_each_tensor(const c10::IValue& value, F&& f) {
-  if (value.isTensor()) {
-    if (value.toTensor().defined()) f(value.toTensor());
-  } else if (value.isList()) {
-    for (const auto& element : value.toListRef()) for_each_tensor(element, f);
-  }
 }
 
 // The out= overload of a functional operator with a CPU kernel, if there is exactly one that takes
@@ -61,10 +51,6 @@ std::optional<c10::OperatorHandle> find_out_overload(const c10::OperatorHandle& 
     if (same) return out;
   }
   return std::nullopt;
-}
-
-void append_numbers(std::string& text, at::IntArrayRef numbers) {
-  for (const auto number : numbers) text.append(std::to_string(number)).push_back(',');
 }
 
 }  // namespace
@@ -129,7 +115,6 @@ void Graph::touch(const at::Tensor& tensor, size_t step, bool produced) {
   auto [it, is_new] = storages_.try_emplace(storage);
   auto& s = it->second;
   if (is_new) {
-    s.number = storages_.size();
     s.first = step;
     s.produced = produced;
     s.bytes = storage->nbytes();
@@ -137,43 +122,6 @@ void Graph::touch(const at::Tensor& tensor, size_t step, bool produced) {
   s.last = step;
   s.bytes = std::max(s.bytes, storage->nbytes());
   if (seen_.emplace(tensor.unsafeGetTensorImpl(), true).second) s.references += 1;
-}
-
-void Graph::describe(const c10::IValue& value) {
-  auto& text = description_;
-  if (value.isTensor()) {
-    const auto& tensor = value.toTensor();
-    if (!tensor.defined()) {
-      text.append("none");
-      return;
-    }
-    text.append(c10::toString(tensor.scalar_type())).push_back('[');
-    append_numbers(text, tensor.sizes());
-    text.push_back('/');
-    append_numbers(text, tensor.strides());
-    text.push_back(']');
-    if (tensor.dim() == 0 && !is_device_memory(*storage_of(tensor))) {
-      text.append("=").append(c10::str(tensor.item()));  // a number of the host is a constant
-    } else {
-      text.append("@").append(std::to_string(storages_.at(storage_of(tensor)).number));
-      text.append("+").append(std::to_string(tensor.storage_offset()));
-    }
-  } else if (value.isGenerator()) {
-    text.append("generator");
-  } else if (value.isDouble()) {
-    char number[32];
-    std::snprintf(number, sizeof number, "%.17g", value.toDouble());
-    text.append(number);
-  } else if (value.isList()) {
-    text.push_back('{');
-    for (const c10::IValue& element : value.toListRef()) {
-      describe(element);
-      text.push_back(';');
-    }
-    text.push_back('}');
-  } else {
-    text.append(c10::str(value));
-  }
 }
 
 void Graph::touch_all(const c10::IValue& value, size_t step) {
@@ -185,15 +133,10 @@ void Graph::record(const c10::OperatorHandle& op, std::vector<c10::IValue> args,
   if (!given_up_.empty()) return;
   const size_t index = steps_.size();
   Step step{op, std::move(args), {}, false, {}, {}};
-  description_.append(toString(op.operator_name())).push_back('(');
   // The operator of distributed/hccl/collectives.py.
   meets_others_ |= op.operator_name().name == "gaudi_kernel::collective";
-  for (const auto& argument : step.args) {
-    touch_all(argument, index);
-    describe(argument);
-    description_.push_back(';');
-  }
-  description_.append(")\n");
+  description_.add(toString(op.operator_name()), step.args);
+  for (const auto& argument : step.args) touch_all(argument, index);
   auto is_argument = [&](const at::Tensor& t) {
     bool found = false;
     for (const auto& argument : step.args) {
@@ -207,6 +150,7 @@ void Graph::record(const c10::OperatorHandle& op, std::vector<c10::IValue> args,
     if (!t.defined() || is_argument(t)) return;  // written in place, or a view
     // Under the tensor the program sees lies the same storage; the graph keeps an alias of its own.
     step.fresh.push_back({result, position, t, false});
+    description_.meet(t);
     touch(t, index, true);
   };
   for (size_t i = 0; i < results.size(); ++i) {

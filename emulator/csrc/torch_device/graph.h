@@ -19,6 +19,7 @@
 
 #include "../runtime/faults.h"
 #include "../runtime/memory.h"
+#include "call_text.h"
 
 namespace gaudi {
 
@@ -48,9 +49,8 @@ class Graph : public std::enable_shared_from_this<Graph> {
 
   // Names of the recorded operators, in order.
   std::vector<std::string> operators() const;
-  // The recorded work as a text that is equal for equal work: operators, shapes, dtypes, constants,
-  // and which tensors are the same, but no address and no value on the device.
-  const std::string& description() const { return description_; }
+  // The recorded work as a text that is equal for equal work.
+  const std::string& description() const { return description_.text(); }
   int64_t workspace_bytes() const { return workspace_bytes_; }
   bool captured() const { return state_ == State::kCaptured; }
 
@@ -73,7 +73,6 @@ class Graph : public std::enable_shared_from_this<Graph> {
 
   struct Storage {
     size_t bytes = 0;
-    size_t number = 0;  // in the order in which the graph met its storages
     size_t first = 0;  // index of the first and last step that touches it
     size_t last = 0;
     int64_t references = 0;   // tensors of this graph over it
@@ -103,7 +102,6 @@ class Graph : public std::enable_shared_from_this<Graph> {
     std::vector<c10::StorageImpl*> free_after;
   };
 
-  void describe(const c10::IValue& value);
   void touch(const at::Tensor& tensor, size_t step, bool produced);
   void touch_all(const c10::IValue& value, size_t step);
   void plan_memory();
@@ -139,7 +137,7 @@ class Graph : public std::enable_shared_from_this<Graph> {
   std::vector<Step> steps_;
   std::vector<OutsideUse> outside_;
   std::mutex running_;  // two streams cannot replay one graph at the same time
-  std::string description_;
+  CallText description_;
   std::unordered_map<c10::StorageImpl*, Storage> storages_;
   std::unordered_map<c10::TensorImpl*, bool> seen_;
   std::vector<c10::weak_intrusive_ptr<c10::StorageImpl>> born_;
