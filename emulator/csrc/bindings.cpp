@@ -21,6 +21,7 @@
 #include "torch_device/integers.h"
 #include "torch_device/kernel_time.h"
 #include "torch_device/launch.h"
+#include "torch_device/lazy_graph.h"
 #include "torch_device/observer.h"
 #include "torch_device/operator_facts.h"
 #include "torch_device/region.h"
@@ -89,6 +90,7 @@ py::dict counters() {
   d["eager_launches"] = c.eager_launches.load();
   d["graph_launches"] = c.graph_launches.load();
   d["region_launches"] = c.region_launches.load();
+  d["lazy_launches"] = c.lazy_launches.load();
   d["captured_ops"] = c.captured_ops.load();
   d["fused_ops"] = c.fused_ops.load();
   d["h2d_copies"] = c.h2d_copies.load();
@@ -157,7 +159,20 @@ at::Tensor device_view(const at::Tensor& tensor, int card) {
 void synchronize(int card) {
   check_card(card);
   refuse_in_capture("synchronize", "the host cannot wait for work that is only recorded");
+  cut_lazy_graphs();
   runtime::synchronize_card(card);
+}
+
+// `obtain(text, operators)` is called at every cut, in the thread that makes it.
+void gather_for_python(py::object obtain, int64_t max_operators) {
+  static py::object* hook = new py::object();  // never destroyed: a thread may be about to call it
+  *hook = std::move(obtain);
+  gather_operators(
+      [](const std::string& text, int64_t operators) {
+        const py::gil_scoped_acquire gil;
+        (*hook)(text, operators);
+      },
+      max_operators);
 }
 
 std::string refusal(const std::string& name, const std::string& overload) {
@@ -190,6 +205,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         }));
   m.def("set_current_stream", wrap_pybind_function([](int card, int64_t stream) {
           check_card(card);
+          if (runtime::current_stream(card) != stream) cut_lazy_graphs();
           runtime::set_current_stream(card, stream);
         }));
 
@@ -212,9 +228,20 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("recent_compilations", &recent_compilations, py::arg("limit"));
   m.def("time_kernels", &time_kernels, py::arg("on"));
   m.def("kernel_times", &kernel_time_dict);
-  m.def("launch_region_enter", &runtime::launch_region_enter);
+  m.def("launch_region_enter", [] {
+    if (!runtime::in_launch_region()) cut_lazy_graphs();
+    runtime::launch_region_enter();
+  });
   m.def("launch_region_exit", &runtime::launch_region_exit);
-  m.def("set_compile_only", &runtime::set_compile_only, py::arg("on"));
+  m.def("set_compile_only",
+        [](bool on) {
+          cut_lazy_graphs();
+          runtime::set_compile_only(on);
+        },
+        py::arg("on"));
+  m.def("gather_operators", &gather_for_python, py::arg("obtain"), py::arg("max_operators"));
+  m.def("gather_nothing", &gather_nothing);
+  m.def("cut_lazy_graphs", &cut_lazy_graphs);
   m.def("forbid_host_reads", &forbid_host_reads, py::arg("reason"));
 
   m.def("observe", &observe, py::arg("listener"));

@@ -15,8 +15,9 @@ class Counters:
         eager_launches: operators launched one by one.
         graph_launches: replays of captured graphs, one each.
         region_launches: runs of compiled regions, one each (see `launch_region`).
+        lazy_launches: graphs that the lazy mode gathered, one each.
         captured_ops: operators recorded into graphs.
-        fused_ops: operators that ran inside compiled regions.
+        fused_ops: operators that ran inside compiled regions or were gathered by the lazy mode.
         h2d_copies, h2d_bytes: copies from the host to a card.
         d2h_copies, d2h_bytes: copies from a card to the host.
         d2d_copies, d2d_bytes: copies on or between cards.
@@ -24,7 +25,7 @@ class Counters:
         host_fallbacks: operators that ran on the host although their tensors are on a card, and
             how often each did.
         missing_synchronisations: found with GAUDI_EMULATOR_CHECK_STREAMS; no cost, but a mistake.
-        compilations: number of compilations by kind, such as "graph_capture" or "hpu_backend".
+        compilations: number of compilations by kind: "graph_capture", "hpu_backend", "lazy_graph".
         compilation_us: microseconds spent in them, by kind.
         recipe_hits: graphs that had a recipe instead, in "memory" or on "disk".
     """
@@ -32,6 +33,7 @@ class Counters:
     eager_launches: int = 0
     graph_launches: int = 0
     region_launches: int = 0
+    lazy_launches: int = 0
     captured_ops: int = 0
     fused_ops: int = 0
     h2d_copies: int = 0
@@ -50,7 +52,8 @@ class Counters:
     @property
     def launches(self) -> int:
         """Launches of any sort."""
-        return self.eager_launches + self.graph_launches + self.region_launches
+        together = self.graph_launches + self.region_launches + self.lazy_launches
+        return self.eager_launches + together
 
     @property
     def total_compilations(self) -> int:

@@ -23,10 +23,10 @@ __all__ = ["Launch", "Listener", "cost_of_graph", "listening", "start", "stop"]
 
 
 class Launch:
-    """One launch: an operator, a compiled region, a replayed graph or a collective.
+    """One launch: an operator, a compiled region, a graph (replayed or lazy) or a collective.
 
     Attributes:
-        kind: "operator", "region", "graph" or "collective".
+        kind: "operator", "region", "graph", "lazy" or "collective".
         name: the operator, or what tells the graph from others.
         card: the card it ran on.
         cost: all its work.
@@ -121,31 +121,52 @@ class _Hub:
         self.listeners: list[Listener] = []
         self.lock = threading.Lock()
         self._local = threading.local()
+        self._gathered: dict[int, Launch] = {}  # by card
+        self._gathering = threading.Lock()
 
     def operator_ran(
         self,
+        kind: str,
         name: str,
         overload: str,
         card: int,
         args: tuple,
         results: tuple,
-        in_region: bool,
         started_ns: int,
         ended_ns: int,
     ) -> None:
+        cost = _cost(name, overload, args, results)
+        if kind == "lazy":
+            with self._gathering:
+                gathered = self._gathered.setdefault(card, Launch(kind, "", card, started_ns))
+                gathered.ended_ns = ended_ns
+                gathered.add(name, cost)
+            return
         region: Launch | None = getattr(self._local, "region", None)
-        if not in_region:
-            region = Launch("operator", name, card, started_ns)
+        if kind == "operator":
+            region = Launch(kind, name, card, started_ns)
         elif region is None:
-            region = self._local.region = Launch("region", "", card, started_ns)
+            region = self._local.region = Launch(kind, "", card, started_ns)
             self._local.names = []
         region.ended_ns = ended_ns
-        region.add(name, _cost(name, overload, args, results))
-        if in_region:
+        region.add(name, cost)
+        if kind == "region":
             shapes = [tuple(t.shape) for t in results if isinstance(t, torch.Tensor)]
             self._local.names.append((name, *shapes))
         else:
             self._tell(region)
+
+    def lazily_launched(self, card: int, graph: str) -> None:
+        with self._gathering:
+            launch = self._gathered.pop(card, None)
+        if launch is None:  # none of its operators was observed
+            launch = Launch("lazy", "", card, time.monotonic_ns())
+        launch.name = _label("lazy", launch.operators, graph)
+        self._tell(launch)
+
+    def forget_gathered(self) -> None:
+        with self._gathering:
+            self._gathered.clear()
 
     def region_ended(self, ended_ns: int) -> None:
         region: Launch | None = getattr(self._local, "region", None)
@@ -215,14 +236,17 @@ def stop(listener: Listener) -> None:
         hub.listeners = [other for other in hub.listeners if other is not listener]
         if not hub.listeners:
             _C.observe(None)
+            hub.forget_gathered()
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell `listener` of what happens inside."""
+    """Tell `listener` of what happens inside; what the lazy mode gathers ends with the block."""
+    _C.cut_lazy_graphs()
     start(listener)
     try:
         yield
+        _C.cut_lazy_graphs()
     finally:
         stop(listener)
 

@@ -19,7 +19,7 @@ class Work(Listener):
 
     Attributes:
         cost: operations and bytes.
-        launches: how many, by kind: "operator", "region", "graph", "collective".
+        launches: how many, by kind: "operator", "region", "graph", "lazy", "collective".
         predicted_seconds: sum of the predictions of all launches, as if nothing ran beside another.
         engine_seconds: by engine, what it alone would need.
         copied_bytes: between host and cards; not part of the prediction.

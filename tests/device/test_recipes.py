@@ -120,7 +120,7 @@ module = bridge.hpu.wrap_in_hpu_graph(torch.nn.Sequential(torch.nn.Linear(4, 4),
 module = module.to("hpu")
 with torch.no_grad():
     for rows in (2, 3, 4):
-        module(torch.ones(rows, 4, device="hpu"))
+        module(torch.ones(rows, 4).to("hpu"))
 counters = gaudi_emulator.counters()
 print(counters.total_compilations, counters.recipe_hits["disk"])
 """

@@ -13,8 +13,9 @@ struct Counters {
   std::atomic<int64_t> eager_launches{0};   // operators run one by one
   std::atomic<int64_t> graph_launches{0};   // replays of captured graphs
   std::atomic<int64_t> region_launches{0};  // compiled regions, see launch_region_enter
+  std::atomic<int64_t> lazy_launches{0};    // graphs that the lazy mode gathered
   std::atomic<int64_t> captured_ops{0};     // operators recorded into graphs
-  std::atomic<int64_t> fused_ops{0};        // operators inside compiled regions
+  std::atomic<int64_t> fused_ops{0};        // operators inside compiled regions and gathered graphs
   std::atomic<int64_t> h2d_copies{0}, h2d_bytes{0};
   std::atomic<int64_t> d2h_copies{0}, d2h_bytes{0};
   std::atomic<int64_t> d2d_copies{0}, d2d_bytes{0};

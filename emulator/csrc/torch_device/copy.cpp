@@ -15,6 +15,7 @@
 #include "graph.h"
 #include "integers.h"
 #include "launch.h"
+#include "lazy_graph.h"
 #include "observer.h"
 #include "pinned_memory.h"
 
@@ -34,24 +35,36 @@ const c10::OperatorHandle& to_copy_operator() {
   return op;
 }
 
-void count_launch() {
+// Whether a copy is an operator that the lazy mode gathers.
+bool is_gathered(bool within_card) {
+  return within_card && Graph::capturing() == nullptr && operators_are_gathered();
+}
+
+// A copy between cards is a launch of its own, after those that make what it moves.
+void come_between_cards(int card, int other) {
+  cut_lazy_graphs();
+  let_current_streams_meet(card, other);
+}
+
+void count_launch(bool gathered) {
   auto& count = runtime::counters();
   if (Graph::capturing() != nullptr) {
     runtime::bump(count.captured_ops);
   } else {
-    runtime::bump(runtime::in_launch_region() ? count.fused_ops : count.eager_launches);
+    const bool fused = gathered || runtime::in_launch_region();
+    runtime::bump(fused ? count.fused_ops : count.eager_launches);
   }
 }
 
 // Count a copy of `bytes`; refuse what cannot happen inside a graph. A single element is baked into
 // the graph as a constant, as a Python number would be.
-void count_copy(bool from_card, bool to_card, int64_t elements, int64_t bytes, bool non_blocking,
-                const char* name) {
+void count_copy(bool from_card, bool to_card, bool gathered, int64_t elements, int64_t bytes,
+                bool non_blocking, const char* name) {
   auto& count = runtime::counters();
   if (from_card && to_card) {
     runtime::bump(count.d2d_copies);
     runtime::bump(count.d2d_bytes, bytes);
-    count_launch();
+    count_launch(gathered);
   } else if (to_card) {
     if (elements != 1) {
       refuse_in_capture(name, "it copies host values into the graph; copy them before the capture");
@@ -60,6 +73,7 @@ void count_copy(bool from_card, bool to_card, int64_t elements, int64_t bytes, b
     runtime::bump(count.h2d_bytes, bytes);
   } else {
     refuse_in_capture(name, "it copies values to the host");
+    cut_lazy_graphs();
     runtime::bump(count.d2h_copies);
     runtime::bump(count.d2h_bytes, bytes);
     // The bridge leaves a non-blocking copy running whatever memory it goes to (copy_data_to_host in
@@ -70,14 +84,15 @@ void count_copy(bool from_card, bool to_card, int64_t elements, int64_t bytes, b
 
 // Tell whoever observes the device of a copy that has been made outside of a graph.
 void report_copy(const c10::OperatorHandle& op, bool from_card, bool to_card, int card,
-                 c10::ArrayRef<c10::IValue> arguments, const at::Tensor& result,
+                 c10::ArrayRef<c10::IValue> arguments, const at::Tensor& result, bool gathered,
                  int64_t started_ns) {
   auto* watching = device_observer();
   if (watching == nullptr || Graph::capturing() != nullptr) return;
   const auto& source = op.operator_name().name == "aten::copy_" ? arguments[1] : arguments[0];
   if (from_card && to_card) {
     const c10::IValue value(result);
-    watching->operator_ran(op, card, arguments, c10::ArrayRef<c10::IValue>(&value, 1), started_ns);
+    watching->operator_ran(op, card, arguments, c10::ArrayRef<c10::IValue>(&value, 1), gathered,
+                           started_ns);
   } else {
     watching->copied(card, to_card, payload_bytes(source.toTensor()), started_ns);
   }
@@ -131,16 +146,23 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
   const bool to_card = on_card(dst);
   TORCH_CHECK((from_card || src.is_cpu()) && (to_card || dst.is_cpu()),
               "copies go between hpu and cpu, not from ", src.device(), " to ", dst.device());
-  count_copy(from_card, to_card, src.numel(), payload_bytes(src), non_blocking, name.c_str());
+  const bool within = from_card && to_card && src.device() == dst.device();
+  const bool gathered = is_gathered(within);
+  count_copy(from_card, to_card, gathered, src.numel(), payload_bytes(src), non_blocking,
+             name.c_str());
   const auto fault = fault_at(runtime::Site::kCopy, card_of(from_card ? src : dst));
   const auto host_src = from_card ? host_alias(src) : src;
   const auto host_dst = to_card ? host_alias(dst) : dst;
+  if (!from_card) cut_if_written(host_dst);
   const int card = (to_card ? dst : src).device().index();
-  const bool within = from_card && to_card && src.device() == dst.device();
+  const auto account = [&] {
+    const c10::IValue result(host_dst);
+    if (gathered) gather(copy_operator(), card, {host_dst, host_src, non_blocking}, result);
+  };
   const bool pinned_source = !from_card && is_pinned(src.storage().data());
   const bool capturing = Graph::capturing() != nullptr;
   const bool between = from_card && to_card && !within;
-  if (between) let_current_streams_meet(card, src.device().index());
+  if (between) come_between_cards(card, src.device().index());
   StreamLaunch launch(card, name);
   const bool unused = !to_card && launch.unused_by_cards(host_dst);
   launch.reads(host_src);
@@ -150,6 +172,7 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
       plain(dst) && at::is_expandable_to(src.sizes(), dst.sizes()) && copies_are_queued(card)) {
     if (unused) poison_until_written(host_dst);
     enqueue_copy(card, host_dst, host_src, !from_card && !pinned_source, to_card, fault);
+    account();
     return;
   }
   come_after_current_stream(card);
@@ -162,8 +185,9 @@ void copy_values(const at::Tensor& src, const at::Tensor& dst, bool non_blocking
   }
   if (runtime::observer() != nullptr) {
     report_copy(copy_operator(), from_card, to_card, (to_card ? dst : src).device().index(),
-                {host_dst, host_src, non_blocking}, host_dst, started_ns);
+                {host_dst, host_src, non_blocking}, host_dst, gathered, started_ns);
   }
+  account();
   if (between) let_current_streams_meet(card, src.device().index());
   record_copy(host_dst, host_src, !from_card);
   if (!non_blocking && from_card != to_card) wait_for_current_stream(card);
@@ -198,21 +222,31 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
   TORCH_CHECK(to_card || target.is_cpu(), "copies go between hpu and cpu, not to ", target);
   const bool pinned = !to_card && pin_memory.value_or(false);
   static const std::string name = "aten::_to_copy";
-  count_copy(from_card, to_card, self.numel(), payload_bytes(self), non_blocking, name.c_str());
+  const int target_card =
+      !to_card ? -1 : target.has_index() ? target.index() : runtime::current_card();
+  const bool within = from_card && to_card && self.device().index() == target_card;
+  const bool gathered = is_gathered(within);
+  count_copy(from_card, to_card, gathered, self.numel(), payload_bytes(self), non_blocking,
+             name.c_str());
   const auto fault = fault_at(
       runtime::Site::kCopy, from_card ? card_of(self) : runtime::current_card());
   const auto host = from_card ? host_alias(self) : self;
-  const int target_card =
-      !to_card ? -1 : target.has_index() ? target.index() : runtime::current_card();
   const int card = to_card ? target_card : self.device().index();
-  const bool within = from_card && to_card && self.device().index() == target_card;
   const bool pinned_source = !from_card && is_pinned(self.storage().data());
   const bool between = from_card && to_card && !within;
-  if (between) let_current_streams_meet(card, self.device().index());
+  if (between) come_between_cards(card, self.device().index());
   StreamLaunch launch(card, name);
   launch.reads(host);
   const bool capturing = Graph::capturing() != nullptr;
   if (non_blocking && pinned_source && !capturing) launch.watch(host);
+  const auto arguments = [&] {
+    return std::vector<c10::IValue>{host,   dtype,        layout, c10::Device(c10::kCPU),
+                                    pinned, non_blocking, format};
+  };
+  const auto account = [&](const at::Tensor& copy) {
+    const c10::IValue result(copy);
+    if (gathered) gather(to_copy_operator(), card, arguments(), result);
+  };
   // A fresh tensor on the card needs nothing of the stream if the values are read now.
   const bool reads_later = from_card || (non_blocking && pinned_source);
   const bool may_queue = within || (non_blocking && from_card != to_card);
@@ -236,14 +270,14 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
     auto out = adopt(copy, target_card);
     launch.writes(copy);
     enqueue_copy(card, copy, host, false, to_card, fault);
+    account(copy);
     return out;
   }
   if (from_card) come_after_current_stream(card);
   const auto started_ns = runtime::observer() != nullptr ? runtime::now_ns() : 0;
   const auto report = [&](const at::Tensor& result) {
     if (runtime::observer() == nullptr) return;
-    report_copy(to_copy_operator(), from_card, to_card, card,
-                {host, dtype, layout, c10::Device(c10::kCPU), pinned, non_blocking, format}, result,
+    report_copy(to_copy_operator(), from_card, to_card, card, arguments(), result, gathered,
                 started_ns);
   };
   if (!to_card) {
@@ -269,6 +303,7 @@ at::Tensor to_copy(const at::Tensor& self, std::optional<c10::ScalarType> dtype,
     if (fault == runtime::Fault::kNan) spoil(copy);
   }
   report(copy);
+  account(copy);
   if (auto* capture = Graph::capturing()) {
     const c10::IValue result(copy);
     capture->record(to_copy_operator(),

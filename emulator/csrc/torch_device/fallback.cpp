@@ -19,6 +19,7 @@
 #include "graph.h"
 #include "host_kernel.h"
 #include "launch.h"
+#include "lazy_graph.h"
 #include "observer.h"
 #include "operator_facts.h"
 
@@ -340,7 +341,10 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   call.lower_arguments();
   auto* capture = Graph::capturing();
   bool waits = facts.reads_host || on_host;
-  if (on_host) refuse_in_capture(facts.name.c_str(), "PT_HPU_PLACE_ON_CPU puts it on the host");
+  if (on_host) {
+    refuse_in_capture(facts.name.c_str(), "PT_HPU_PLACE_ON_CPU puts it on the host");
+    cut_lazy_graphs();
+  }
   if (waits) host_read(facts.name.c_str());
   if (on_host) {
     runtime::note_host_fallback(facts.name);
@@ -369,30 +373,35 @@ void run_on_card(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     runtime::bump(capture->tolerant() ? count.fused_ops : count.captured_ops);
   } else {
     const auto fault = fault_at(runtime::Site::kLaunch, call.card());
+    const bool gathered = !on_host && operators_are_gathered();
     auto* watching = runtime::compile_only() || on_host ? nullptr : device_observer();
     std::vector<c10::IValue> arguments;
     int64_t started_ns = 0;
-    if (watching != nullptr) {
+    if (watching != nullptr || gathered) {
       arguments.assign(stack->begin() + static_cast<std::ptrdiff_t>(call.begin()), stack->end());
-      started_ns = runtime::now_ns();
     }
+    if (watching != nullptr) started_ns = runtime::now_ns();
     run_host_kernel(op, facts, call.card(), stack);
     if (fault == runtime::Fault::kNan) spoil_stack(*stack, facts.returns.size());
     if (on_host) {
       call.count_results(stack->size() - facts.returns.size());
     } else if (!runtime::compile_only()) {
-      runtime::bump(runtime::in_launch_region() ? count.fused_ops : count.eager_launches);
+      const bool fused = gathered || runtime::in_launch_region();
+      runtime::bump(fused ? count.fused_ops : count.eager_launches);
     }
+    const auto results =
+        c10::ArrayRef<c10::IValue>(*stack).slice(stack->size() - facts.returns.size());
     if (watching != nullptr) {
-      const auto first = stack->size() - facts.returns.size();
-      watching->operator_ran(op, call.card(), arguments,
-                             c10::ArrayRef<c10::IValue>(*stack).slice(first), started_ns);
+      watching->operator_ran(op, call.card(), arguments, results, gathered, started_ns);
     }
+    if (gathered) gather(op, call.card(), arguments, results);
   }
   if (facts.writes_arguments) call.follow_writes();
   call.raise_results(stack->size() - facts.returns.size());
   if (runtime::checking_order()) call.note_results(launch, stack->size() - facts.returns.size());
-  if (waits) wait_for_current_stream(call.card());
+  if (!waits) return;
+  cut_lazy_graphs();
+  wait_for_current_stream(call.card());
 }
 
 void host_read(const char* what) {

@@ -14,6 +14,7 @@
 #include "device_storage.h"
 #include "host_kernel.h"
 #include "launch.h"
+#include "lazy_graph.h"
 #include "observer.h"
 #include "operator_facts.h"
 
@@ -87,6 +88,7 @@ void Graph::clear() {
 void Graph::capture_begin() {
   TORCH_CHECK(t_capturing == nullptr, "this thread already captures a graph; end that one first");
   TORCH_CHECK(state_ == State::kEmpty, "the graph holds a capture; reset() it first");
+  cut_lazy_graphs();
   state_ = State::kCapturing;
   card_ = runtime::current_card();
   runtime::wait_for_card(card_);
@@ -254,6 +256,7 @@ void Graph::replay() {
   TORCH_CHECK(state_ == State::kCaptured, "replay() needs a finished capture");
   refuse_in_capture("Graph.replay", "graphs do not nest");
   check_inputs();
+  cut_lazy_graphs();
   if (runtime::compile_only()) return;
   const auto fault = fault_at(runtime::Site::kGraphReplay, card_);
   note_outside_uses();

@@ -9,6 +9,7 @@
 #include "../runtime/stream.h"
 #include "device_storage.h"
 #include "graph.h"
+#include "lazy_graph.h"
 
 namespace gaudi {
 namespace {
@@ -21,6 +22,10 @@ int card_of(c10::Device device) {
 
 c10::Stream stream_of(int card, runtime::StreamId id) {
   return c10::Stream(c10::Stream::UNSAFE, device_of(card), id);
+}
+
+bool is_current(const c10::Stream& stream) {
+  return stream.id() == runtime::current_stream(stream.device_index());
 }
 
 runtime::Event& event_of(void* event) { return *static_cast<runtime::Event*>(event); }
@@ -81,11 +86,13 @@ struct DeviceGuard final : c10::impl::DeviceGuardImplInterface {
     const int card = stream.device_index();
     return translated([&] {
       const auto before = runtime::current_stream(card);
+      if (before != stream.id()) cut_lazy_graphs();
       runtime::set_current_stream(card, stream.id());
       return stream_of(card, before);
     });
   }
   bool queryStream(const c10::Stream& stream) const override {
+    if (!is_current(stream)) cut_lazy_graphs();
     return translated([&] { return runtime::stream_idle(stream.device_index(), stream.id()); });
   }
   // PyTorch 2.11 does not ask yet, so there is nothing to override.
@@ -94,10 +101,12 @@ struct DeviceGuard final : c10::impl::DeviceGuardImplInterface {
   }
   void synchronizeStream(const c10::Stream& stream) const override {
     refuse_in_capture("Stream.synchronize", "the host cannot wait for work that is only recorded");
+    cut_lazy_graphs();
     translated([&] { runtime::synchronize_stream(stream.device_index(), stream.id()); });
   }
   void synchronizeDevice(c10::DeviceIndex card) const override {
     refuse_in_capture("synchronize", "the host cannot wait for work that is only recorded");
+    cut_lazy_graphs();
     translated([&] { runtime::synchronize_card(card); });
   }
 
@@ -108,6 +117,7 @@ struct DeviceGuard final : c10::impl::DeviceGuardImplInterface {
       fresh->timed = flag == c10::EventFlag::BACKEND_DEFAULT;
       *event = fresh;
     }
+    if (is_current(stream)) cut_lazy_graphs();
     translated([&] {
       runtime::record_event(event_of(*event), stream.device_index(), stream.id());
     });

@@ -32,12 +32,17 @@ class Listener : public DeviceObserver {
     tell("compiled", kind, detail, us, runtime::now_ns());
   }
   void operator_ran(const c10::OperatorHandle& op, int card, c10::ArrayRef<c10::IValue> arguments,
-                    c10::ArrayRef<c10::IValue> results, int64_t started_ns) override {
+                    c10::ArrayRef<c10::IValue> results, bool gathered,
+                    int64_t started_ns) override {
     const auto ended_ns = runtime::now_ns();
     const py::gil_scoped_acquire gil;
     const auto& name = op.operator_name();
-    tell("operator_ran", name.name, name.overload_name, card, as_tuple(arguments),
-         as_tuple(results), runtime::in_launch_region(), started_ns, ended_ns);
+    const char* kind = gathered ? "lazy" : runtime::in_launch_region() ? "region" : "operator";
+    tell("operator_ran", kind, name.name, name.overload_name, card, as_tuple(arguments),
+         as_tuple(results), started_ns, ended_ns);
+  }
+  void lazily_launched(int card, const std::string& text) override {
+    tell("lazily_launched", card, text);
   }
   void replayed(Graph& graph, int64_t started_ns) override {
     const auto ended_ns = runtime::now_ns();

@@ -12,11 +12,14 @@ class Graph;
 
 class DeviceObserver : public runtime::Observer {
  public:
-  // An operator has been launched alone, or inside a launch region. Arguments and results are the
-  // host aliases.
+  // An operator has been launched alone or inside a launch region, or has been gathered. Arguments
+  // and results are the host aliases.
   virtual void operator_ran(const c10::OperatorHandle& op, int card,
                             c10::ArrayRef<c10::IValue> arguments,
-                            c10::ArrayRef<c10::IValue> results, int64_t started_ns) = 0;
+                            c10::ArrayRef<c10::IValue> results, bool gathered,
+                            int64_t started_ns) = 0;
+  // What has been gathered on a card has been launched; `text` is equal for equal work.
+  virtual void lazily_launched(int card, const std::string& text) = 0;
   virtual void replayed(Graph& graph, int64_t started_ns) = 0;
 };
 

@@ -19,6 +19,7 @@
 #include "fallback.h"
 #include "graph.h"
 #include "launch.h"
+#include "lazy_graph.h"
 
 namespace gaudi {
 namespace {
@@ -139,6 +140,7 @@ at::Tensor& set_nothing(at::Tensor& self) {
 
 at::Scalar local_scalar_dense(const at::Tensor& self) {
   static const std::string name = "aten::_local_scalar_dense (item)";
+  cut_lazy_graphs();
   host_read(name.c_str());
   const auto host = host_alias(self);
   const int card = self.device().index();

@@ -16,6 +16,7 @@ from . import hpu  # noqa: E402, I001
 from . import _ops, core, distributed, dynamo, hpex, internal, utils  # noqa: E402
 from ._autocast import register as register_autocast  # noqa: E402
 from ._compile_only import follow_flag  # noqa: E402
+from ._lazy import follow_lazy_mode  # noqa: E402
 from ._missing import refuse  # noqa: E402
 from ._placement import follow_placement_flags  # noqa: E402
 from ._recipes import use_recipe_cache  # noqa: E402
@@ -28,5 +29,6 @@ register_autocast()
 follow_flag()
 follow_placement_flags()
 use_recipe_cache()
+follow_lazy_mode()
 
 __getattr__ = refuse(__name__)

@@ -3,7 +3,14 @@
 import threading
 
 import gaudi_emulator._C as _C  # noqa: PLR0402 (mypy finds the stub of an extension only so)
-from gaudi_emulator import counters, launch_region, recent_compilations, recipes, torch_device
+from gaudi_emulator import (
+    counters,
+    launch_region,
+    lazy_graphs,
+    recent_compilations,
+    recipes,
+    torch_device,
+)
 from gaudi_emulator.collective_cost import CollectiveCost
 from gaudi_emulator.graph import Graph as DeviceGraph
 
@@ -23,6 +30,7 @@ __all__ = [
     "in_region",
     "is_capturing",
     "launch_region",
+    "lazy_graphs",
     "note_compilation",
     "place_on_host",
     "recent_compilations",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from habana_frameworks.torch._device import lazy_graphs
 from habana_frameworks.torch.utils.internal import is_lazy
 
 __all__ = ["add_step_closure", "iter_mark_step", "mark_step", "marked_steps"]
@@ -26,10 +27,9 @@ def marked_steps() -> int:
 
 
 def mark_step(device_str: str = "", sync: bool = False) -> None:
-    """End the graph that the lazy mode has gathered and launch it.
+    """End the graph that the lazy mode has gathered and launch it; then run the step closures.
 
-    The emulated lazy mode runs every operator at once, so there is nothing left to launch: the
-    step is counted, and what `add_step_closure` has been given runs.
+    While an HPU graph is captured nothing is gathered, and the step is only counted.
 
     Args:
         device_str: a device; every card is meant without it.
@@ -37,6 +37,7 @@ def mark_step(device_str: str = "", sync: bool = False) -> None:
     """
     if not is_lazy():
         return
+    lazy_graphs.cut()
     _Count.steps += 1
     if sync:
         torch.hpu.synchronize()

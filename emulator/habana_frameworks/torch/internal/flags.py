@@ -41,7 +41,7 @@ FLAGS: dict[str, Flag] = {
     "PT_RECIPE_CACHE_IGNORE_VERSION": Flag(False),
     "PT_RECIPE_CACHE_DUMP_DEBUG": Flag(False),
     "PT_HPU_COMPILE_THREAD_POOL_SIZE": Flag(8),
-    "PT_HPU_MAX_COMPOUND_OP_SIZE": Flag(2**63 - 1),
+    "PT_HPU_MAX_COMPOUND_OP_SIZE": Flag(2**63 - 1, honoured=True),
     "PT_HPU_LAZY_ACC_PAR_MODE": Flag(1),
     "PT_HPU_ENABLE_REFINE_DYNAMIC_SHAPES": Flag(False, settable=True),
     "PT_HPU_EAGER_PIPELINE_ENABLE": Flag(True),

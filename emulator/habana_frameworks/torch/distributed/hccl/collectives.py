@@ -18,6 +18,7 @@ from habana_frameworks.torch._device import (
     fault_point,
     host_view,
     is_capturing,
+    lazy_graphs,
 )
 from habana_frameworks.torch._ops.library import device_kernel
 from habana_frameworks.torch.internal import bridge_config
@@ -73,6 +74,7 @@ def _launch(
     backend, peers = group._get_backend(_HPU), peers_of(group)
     cost = CollectiveCost(transfer.__qualname__.partition(".")[0], backend.size())
     if not is_capturing():
+        lazy_graphs.cut()
         cost.tell(written, read)
         views = [host_view(t, written=True) for t in written], [host_view(t) for t in read]
         return _start(transfer, backend, peers, *views).boxed()
