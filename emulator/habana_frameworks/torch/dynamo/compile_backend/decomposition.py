@@ -11,7 +11,7 @@ __all__ = ["decompositions"]
 
 _LOWERED = """
     _log_softmax.out _native_batch_norm_legit _prelu_kernel _prelu_kernel_backward _reshape_alias
-    _safe_softmax addcdiv addcdiv_ addcmul addcmul_ addr affine_grid_generator all aminmax arange
+    _safe_softmax addcdiv addcdiv_ addcmul addcmul_ affine_grid_generator all aminmax arange
     arange.start baddbmm binary_cross_entropy_backward binary_cross_entropy_with_logits block_diag
     celu clamp_max clamp_min col2im cudnn_batch_norm cudnn_batch_norm_backward detach diag_embed dot
     elu elu_backward empty_like eye eye.m fill.Scalar fill.Tensor frac glu_backward hardswish
