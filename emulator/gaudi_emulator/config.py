@@ -55,6 +55,7 @@ class Config:
         fragmentation: allocations have addresses, so that free memory can be in pieces.
         check_freed: a graph refuses to run when the program has freed what it reads.
         check_capture: a capture refuses host reads and shapes that depend on values.
+        lazy_graphs: the lazy mode gathers operators into graphs, and compiles and launches those.
         leak_frames: Python frames that `leaks()` keeps for each allocation.
         faults: what goes wrong, and when.
     """
@@ -72,6 +73,7 @@ class Config:
     fragmentation: bool
     check_freed: bool
     check_capture: bool
+    lazy_graphs: bool
     leak_frames: int
     faults: tuple[faults.Fault, ...]
 
@@ -221,6 +223,7 @@ def read(env: Mapping[str, str] | None = None) -> Config:
         fragmentation=_flag(env, "GAUDI_EMULATOR_FRAGMENTATION", False),
         check_freed=_flag(env, "GAUDI_EMULATOR_CHECK_FREED", True),
         check_capture=_flag(env, "GAUDI_EMULATOR_CHECK_CAPTURE", True),
+        lazy_graphs=_flag(env, "GAUDI_EMULATOR_LAZY_GRAPHS", True),
         leak_frames=_integer(env, "GAUDI_EMULATOR_LEAK_FRAMES", 8, 0, MAX_LEAK_FRAMES),
         faults=_faults(env, cards),
     )

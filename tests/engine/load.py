@@ -8,10 +8,13 @@ from typing import Any
 from tests.engine.cases import FIRST_TOKEN, LAST_TOKEN
 
 
-def run_load(engine: Any, requests: int, longest: int, seed: int) -> list[dict[str, Any]]:
+def run_load(
+    engine: Any, requests: int, longest: int, seed: int, plain: bool = False
+) -> list[dict[str, Any]]:
     """Drive ``engine`` (an `LLM`) step by step; one answer per request.
 
-    A request arrives after a random number of steps; one in ten is cancelled while it runs.
+    A request arrives after a random number of steps; one in ten is cancelled while it runs. Plain
+    requests want no more than a temperature, top-k, top-p and a seed.
     """
     draw = random.Random(seed)
     core = engine.llm_engine
@@ -22,7 +25,7 @@ def run_load(engine: Any, requests: int, longest: int, seed: int) -> list[dict[s
     while waiting or core.has_unfinished_requests():
         for _ in range(min(len(waiting), draw.choice((0, 0, 1, 1, 2, 5)))):
             name = waiting.pop(0)
-            add(core, name, draw, longest)
+            add(core, name, draw, longest, plain)
             answers[name] = {"final": 0, "tokens": 0, "cancelled": False}
             if draw.random() < 0.1:
                 cancel_after[name] = steps + draw.randint(1, 20)
@@ -39,7 +42,7 @@ def run_load(engine: Any, requests: int, longest: int, seed: int) -> list[dict[s
     return list(answers.values())
 
 
-def add(core: Any, name: str, draw: random.Random, longest: int) -> None:
+def add(core: Any, name: str, draw: random.Random, longest: int, plain: bool) -> None:
     from vllm import SamplingParams
 
     length = min(longest, int(draw.lognormvariate(3.5, 1.2)) + 1)
@@ -48,8 +51,8 @@ def add(core: Any, name: str, draw: random.Random, longest: int) -> None:
         temperature=draw.choice((0.0, 0.7, 1.0)),
         top_p=draw.choice((1.0, 0.9)),
         top_k=draw.choice((0, 20)),
-        repetition_penalty=draw.choice((1.0, 1.2)),
-        logprobs=draw.choice((None, None, 3)),
+        repetition_penalty=1.0 if plain else draw.choice((1.0, 1.2)),
+        logprobs=None if plain else draw.choice((None, None, 3)),
         seed=draw.choice((None, 7)),
         max_tokens=draw.randint(1, 48),
         ignore_eos=True,

@@ -36,3 +36,20 @@ def test_every_request_ends_once(load_run: dict[str, Any]) -> None:
         else:
             assert answer["final"] == 1
             assert answer["tokens"] > 0
+
+
+def test_plain_requests_compile_no_gathered_graph_either(tiny: Callable[[str], Path]) -> None:
+    """In lazy mode a card compiles every operator outside of HPU graphs, too: there is none."""
+    more = {"requests": 60, "longest": 600, "seed": 1, "plain": True}
+    load = Pass(prompts=[], method="load", more=more)
+    job = Job(
+        "load",
+        str(tiny("llama")),
+        [load],
+        engine={"max_num_seqs": 8},
+        env={"GAUDI_EMULATOR_LAZY_GRAPHS": "1"},
+    )
+    run = run_jobs("graphs", [job])["load"]
+    assert "error" not in run, run["error"]
+    assert len(run["passes"][0]) == 60
+    assert run["compilations"] == 0

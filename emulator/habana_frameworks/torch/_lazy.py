@@ -5,6 +5,8 @@ HabanaAI/gaudi-pytorch-bridge. The bridge compares the size without a sign, so t
 is no limit.
 """
 
+import gaudi_emulator
+
 from ._device import lazy_graphs
 from .internal import bridge_config
 from .utils.internal import is_lazy
@@ -15,7 +17,7 @@ _UNLIMITED = 2**63 - 1
 
 
 def follow_lazy_mode() -> None:
-    """Gather operators if the process has chosen the lazy mode."""
-    if is_lazy():
+    """Gather operators if the process has chosen the lazy mode and GAUDI_EMULATOR_LAZY_GRAPHS."""
+    if is_lazy() and gaudi_emulator.activate().lazy_graphs:
         size = bridge_config.get_pt_hpu_max_compound_op_size()
         lazy_graphs.gather(size if size >= 0 else _UNLIMITED)
