@@ -174,6 +174,30 @@ def test_a_gradient_is_not_lost():
         torch.testing.assert_close(w.grad, x)
 
 
+def test_results_belong_to_the_mode_of_the_caller():
+    """AOTAutograd saves what a forward graph returns; an inference tensor cannot be saved."""
+    with torch.inference_mode(False):
+        run = compiled(lambda x: (x * 2, x[0]))
+        x = on_card(3)
+        with torch.no_grad():
+            assert not any(y.is_inference() for _ in range(3) for y in run(x))
+
+
+def test_a_training_loop_gets_the_gradients_of_every_step():
+    with torch.inference_mode(False):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Linear(10, 15), torch.nn.Tanh(), torch.nn.Linear(15, 5), torch.nn.Softmax(-1)
+        ).to("hpu")
+        run = torch.compile(model, backend="hpu_backend", dynamic=False)
+        for _ in range(4):
+            x = on_card(4, 10)
+            wanted = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+            found = torch.autograd.grad(run(x).square().sum(), list(model.parameters()))
+            for ours, theirs in zip(found, wanted, strict=True):
+                torch.testing.assert_close(ours, theirs)
+
+
 def test_memory_comes_back():
     run = compiled(lambda x: (x @ x).relu() @ x)
     x = on_card(64, 64)

@@ -361,13 +361,17 @@ std::optional<std::vector<at::Tensor>> Region::run(const std::vector<at::Tensor>
     Region& region;
     runtime::Reservation reservation;
   } bound(*this, inputs);
-  const c10::InferenceMode inference;
-  torch::jit::Stack stack;
-  for (auto& step : graph_.steps_) {
-    stack.clear();
-    Graph::run(step, stack);
+  {
+    const c10::InferenceMode inference;
+    torch::jit::Stack stack;
+    for (auto& step : graph_.steps_) {
+      stack.clear();
+      Graph::run(step, stack);
+    }
   }
   runtime::bump(runtime::counters().fused_ops, static_cast<int64_t>(graph_.steps_.size()));
+  // The results belong to the caller, so they are made in the caller's inference mode: AOTAutograd
+  // saves those of a forward graph for the backward one.
   auto made = results(inputs);
   if (fault == runtime::Fault::kNan) {
     for (const auto& value : made) spoil(host_alias(value));
