@@ -55,7 +55,7 @@ NAMES = {
     ],
     "habana_frameworks.torch.hpex.normalization": ["FusedRMSNorm"],
     "habana_frameworks.torch.internal.bridge_config": ["env_setting", "get_pt_compile_only_mode"],
-    "habana_frameworks.torch.utils.internal": ["is_lazy"],
+    "habana_frameworks.torch.utils.internal": ["is_lazy", "lazy_only"],
     "habana_frameworks.torch.utils.experimental": ["_get_device_type", "synDeviceType"],
     "habana_frameworks.torch.distributed.hccl": ["initialize_distributed_hpu"],
 }
@@ -135,6 +135,17 @@ def test_lazy_mode_is_chosen_by_its_variable(value, expected, monkeypatch):
     assert internal.is_lazy() is expected
     monkeypatch.setenv("PT_HPU_LAZY_MODE", "0" if expected else "1")
     assert internal.is_lazy() is expected, "the mode changed after it was chosen"
+
+
+def test_what_is_for_the_lazy_mode_only_is_not_called_outside_of_it(monkeypatch):
+    called = []
+    monkeypatch.setattr(internal._Mode, "lazy", True)
+    internal.lazy_only(called.append)("lazy")
+    monkeypatch.setattr(internal._Mode, "lazy", False)
+    with pytest.warns(UserWarning, match="append.. has an effect in the lazy mode only"):
+        elsewhere = internal.lazy_only(called.append)
+    elsewhere("eager")
+    assert called == ["lazy"]
 
 
 def test_inference_set_up():

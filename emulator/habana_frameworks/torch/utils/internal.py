@@ -1,10 +1,14 @@
 """The execution mode of the bridge."""
 
+import functools
 import os
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 from habana_frameworks.torch._missing import refuse
 
-__all__ = ["is_lazy"]
+__all__ = ["is_lazy", "lazy_only"]
 
 _TRUE_UNLESS = "0"
 
@@ -24,6 +28,28 @@ def is_lazy() -> bool:
     if _Mode.lazy is None:
         _Mode.lazy = os.environ.get("PT_HPU_LAZY_MODE", _TRUE_UNLESS) != _TRUE_UNLESS
     return _Mode.lazy
+
+
+def lazy_only(func: Callable) -> Callable[..., None]:
+    """Decorate a function that has an effect in the lazy mode only.
+
+    Outside of it ``func`` is never called; a warning says so when it is decorated. The result of a
+    call is ``None`` in either mode. Source: utils/internal.py of HabanaAI/gaudi-pytorch-bridge.
+    """
+    if is_lazy():
+
+        @functools.wraps(func)
+        def call(*args: Any, **kwargs: Any) -> None:
+            func(*args, **kwargs)
+
+        return call
+    warnings.warn(f"{func.__name__}() has an effect in the lazy mode only", stacklevel=2)
+
+    @functools.wraps(func)
+    def call_nothing(*args: Any, **kwargs: Any) -> None:
+        pass
+
+    return call_nothing
 
 
 __getattr__ = refuse(__name__)
