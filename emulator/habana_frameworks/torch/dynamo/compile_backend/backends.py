@@ -13,14 +13,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from functorch.compile import make_boxed_compiler
 from torch._dynamo.backends.common import aot_autograd
 from torch.fx._lazy_graph_module import _LazyGraphModule
+from torch.fx.graph import _BoxedCodeGen
 
 from habana_frameworks.torch._device import enter_region, exit_region, recipes
 from habana_frameworks.torch.internal import bridge_config
 from habana_frameworks.torch.utils.internal import is_lazy
 
-from . import node_log
+from . import config, node_log
 from .decomposition import decompositions
 from .graph_text import describe
 from .options import check_options
@@ -61,26 +63,27 @@ def _as_one_launch(run: Callable) -> Callable:
     return launch
 
 
-def _per_shape(run: Callable, graph: str, name: str, operators: int) -> Callable:
-    """Get a recipe for every combination of sizes that ``run`` sees for the first time.
+def _per_shape(graph: str, name: str, operators: int) -> Callable[[Sequence[Any]], None]:
+    """Get a recipe for every combination of sizes that is seen for the first time.
 
     A recipe has exact shapes; a graph traced with symbolic sizes is compiled again for each.
     """
     seen: set[tuple[int, ...]] = set()
 
-    def launch(*args: Any) -> Any:
+    def obtain(args: Sequence[Any]) -> None:
         sizes = tuple(value for value in args if isinstance(value, int))
         if sizes not in seen:
             seen.add(sizes)
             text = ",".join(map(str, sizes))
             recipes.obtain(KIND, f"{graph}\nsizes {text}", f"{name}:{text}", operators)
-        return run(*args)
 
-    return launch
+    return obtain
 
 
-def _compile(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
-    """Turn one traced graph into a function of its inputs, with a recipe."""
+def _get_recipe(
+    module: torch.fx.GraphModule, example_inputs: Sequence[Any]
+) -> Callable[[Sequence[Any]], None] | None:
+    """Get the recipe of a graph; of a symbolic one, what gets a recipe for the inputs of a call."""
     if node_log.wanted():
         node_log.note(module)
     started = time.perf_counter_ns()
@@ -88,14 +91,47 @@ def _compile(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Cal
     # Dynamo's modules write their code at the first call; a `forward` taken before that is a detour
     # through torch.nn.Module at every call.
     _LazyGraphModule.force_recompile(module)
-    run = _as_one_launch(module.forward)
     graph = describe(module, example_inputs)
     operators = sum(node.op.startswith("call_") for node in module.graph.nodes)
     if _is_symbolic(example_inputs):
-        return _per_shape(run, graph, name, operators)
+        return _per_shape(graph, name, operators)
     spent_us = (time.perf_counter_ns() - started) // 1000
     recipes.obtain(KIND, graph, f"{name}:{_describe(example_inputs)}", operators, spent_us)
-    return recorded(run, module)
+    return None
+
+
+def _compile(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
+    """Turn one traced graph into a function of its inputs, with a recipe."""
+    obtain = _get_recipe(module, example_inputs)
+    run = _as_one_launch(module.forward)
+    if obtain is None:
+        return recorded(run, module)
+
+    def launch(*args: Any) -> Any:
+        obtain(args)
+        return run(*args)
+
+    return launch
+
+
+def _compile_backward(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable:
+    """Turn a backward graph into a function of the list of its inputs, with a recipe.
+
+    The function empties the list: what the forward graph saved is freed after its last use. A
+    recorded graph would hold its inputs until it has run.
+    """
+    module.graph.set_codegen(_BoxedCodeGen())
+    module.recompile()
+    obtain = _get_recipe(module, example_inputs)
+    run = _as_one_launch(module.forward)
+
+    def launch(args: list[Any]) -> Any:
+        if obtain is not None:
+            obtain(args)
+        return run(args)
+
+    launch._boxed_call = True  # type: ignore[attr-defined]
+    return launch
 
 
 def _needs_gradients(module: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> bool:
@@ -103,6 +139,22 @@ def _needs_gradients(module: torch.fx.GraphModule, example_inputs: Sequence[Any]
         return False
     tensors = [value for value in example_inputs if isinstance(value, torch.Tensor)]
     return any(t.requires_grad for t in itertools.chain(tensors, module.parameters()))
+
+
+def _with_gradients(
+    module: torch.fx.GraphModule, example_inputs: Sequence[Any], boxed: bool, **how: Any
+) -> Callable:
+    """Compile a graph and the one that computes its gradients.
+
+    Args:
+        module: the graph.
+        example_inputs: its inputs.
+        boxed: whether the backward graph frees its inputs as it goes.
+        how: further arguments of AOTAutograd.
+    """
+    keeping = make_boxed_compiler(_compile)
+    backward = _compile_backward if boxed else keeping
+    return aot_autograd(fw_compiler=keeping, bw_compiler=backward, **how)(module, example_inputs)
 
 
 def hpu_backend(
@@ -113,7 +165,7 @@ def hpu_backend(
     Args:
         module: the traced graph.
         example_inputs: its inputs: tensors, and sizes where the graph is symbolic.
-        kwargs: ``options`` of ``torch.compile``, see :mod:`.options`; ``mode`` is refused.
+        kwargs: ``mode`` and ``options`` of ``torch.compile``, see :mod:`.options`.
 
     Returns:
         a function of the graph's inputs.
@@ -133,9 +185,9 @@ def hpu_backend(
             "compile"
         )
     check_options(kwargs)
+    boxed = (kwargs.get("options") or {}).get("use_boxed_input", config.use_boxed_input)
     if node_log.wanted():
-        lowered = aot_autograd(fw_compiler=_compile, decompositions=decompositions())
-        return lowered(module, example_inputs)
+        return _with_gradients(module, example_inputs, boxed, decompositions=decompositions())
     if _needs_gradients(module, example_inputs):
-        return aot_autograd(fw_compiler=_compile)(module, example_inputs)
+        return _with_gradients(module, example_inputs, boxed)
     return _compile(module, example_inputs)

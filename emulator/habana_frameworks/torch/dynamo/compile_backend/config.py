@@ -3,7 +3,8 @@
 Names, variables and defaults: python_packages/habana_frameworks/torch/dynamo/compile_backend/
 config.py of HabanaAI/gaudi-pytorch-bridge. They steer how the card's compiler cuts and rewrites a
 graph. The emulated backend runs every traced operator on the device, so that results and counts
-are the same with any of them; values are kept, so that a program reads back what it set.
+are the same with any of them; values are kept, so that a program reads back what it set. With
+``use_boxed_input`` (the default) a backward graph frees each input after its last use.
 ``config.patch(...)`` and the refusal of unknown names come from PyTorch's configuration modules.
 """
 

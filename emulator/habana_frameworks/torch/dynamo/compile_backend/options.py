@@ -18,12 +18,16 @@ OPTIONS = frozenset(config.configuration_flags)
 def check_options(kwargs: Mapping[str, Any]) -> None:
     """Refuse arguments of ``torch.compile`` that the backend does not have.
 
+    ``mode`` is accepted with any value and means nothing: the bridge ignores it, too.
+
     Raises:
         ValueError: names the unknown argument or option.
     """
-    unknown = set(kwargs) - {"options"}
+    unknown = set(kwargs) - {"mode", "options"}
     if unknown:
-        raise ValueError(f"hpu_backend: unknown argument(s) {sorted(unknown)}; it takes 'options'")
+        raise ValueError(
+            f"hpu_backend: unknown argument(s) {sorted(unknown)}; it takes 'mode' and 'options'"
+        )
     strange = set(kwargs.get("options") or {}) - OPTIONS
     if strange:
         raise ValueError(
