@@ -208,6 +208,53 @@ def test_sum_of_rounded_products_above_zero(dtype, alpha, seed):
     assert torch.equal(wide.cpu(), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_an_outer_product_is_added_with_one_rounding(dtype):
+    x, u, v = random(5, 7, seed=1), random(5, seed=2), random(7, seed=3)
+    x, u, v = (t.to(dtype) for t in (x, u, v))
+    expected = (0.5 * x.double() + 0.75 * torch.outer(u.double(), v.double())).to(dtype)
+    on_card = [t.to("hpu") for t in (x, u, v)]
+    found = torch.addr(*on_card, beta=0.5, alpha=0.75)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-6)
+    view = x.t().contiguous().to("hpu").t()
+    assert view.addr_(*on_card[1:], beta=0.5, alpha=0.75) is view
+    assert torch.equal(view, found)
+    unread = torch.full_like(on_card[0], torch.nan)
+    assert torch.equal(torch.addr(unread, *on_card[1:], beta=0), torch.outer(*on_card[1:]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_norms_round_once(dtype):
+    """PyTorch's general form of them rounds before it scales."""
+    x, weight, bias = random(6, 8, 5, seed=1), random(8, seed=2), random(8, seed=3)
+    x, weight, bias = (t.to(dtype) for t in (x, weight, bias))
+    x = x * 3 + 1
+    nn = torch.nn.functional
+    for norm in (
+        lambda x, w, b: nn.layer_norm(x.transpose(1, 2), (8,), w, b, 1e-2),
+        lambda x, w, b: nn.group_norm(x, 4, w, b, 1e-2),
+    ):
+        found = norm(x.to("hpu"), weight.to("hpu"), bias.to("hpu")).cpu()
+        wide = norm(x.double(), weight.double(), bias.double())
+        half_a_step = torch.finfo(dtype).eps / 2 * 1.02
+        torch.testing.assert_close(found.double(), wide, rtol=half_a_step, atol=2e-6)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.25, 1.0])
+def test_dropout_of_the_card_takes_the_probability_to_drop(p):
+    x = random(64, 64, seed=1).to("hpu")
+    torch.manual_seed(3)
+    found, mask = torch._fused_dropout(x, p)
+    kept = mask.float().mean().item()
+    assert abs(kept - (1 - p)) < 5 * (p * (1 - p) / x.numel()) ** 0.5 + 1e-9
+    expected = torch.where(mask.bool(), x / (1 - p) if p < 1 else x, 0)
+    torch.testing.assert_close(found, expected)
+    torch.manual_seed(3)
+    assert torch.equal(torch._fused_dropout(x, p)[1], mask)
+    if 0 < p < 1:
+        torch.testing.assert_close(torch._masked_scale(x, mask.to(x.dtype), 1 / p), found)
+
+
 def test_only_the_wide_fp8_format_is_rounded_stochastically():
     x = random(64, 64).to("hpu")
     wide, exact, _ = torch.ops.hpu.cast_to_fp8_hybrid(x, stochastic_rounding=True)

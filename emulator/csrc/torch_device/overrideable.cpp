@@ -1,4 +1,5 @@
-// Operators that PyTorch leaves to each accelerator: convolution.
+// Operators that PyTorch leaves to each accelerator: convolution; and norms, which it would compute
+// in parts that round in between, where a card has one kernel.
 #include <torch_headers.h>
 
 #include <ATen/ops/convolution_backward.h>
@@ -35,6 +36,9 @@ TORCH_LIBRARY_IMPL(aten, HPU, m) {
   m.impl("convolution_overrideable",
          torch::CppFunction::makeFromBoxedFunction<&boxed_fallback>());
   m.impl("convolution_backward_overrideable", &convolution_backward);
+  for (const auto* name : {"native_layer_norm", "native_group_norm"}) {
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&boxed_fallback>());
+  }
 }
 
 }  // namespace

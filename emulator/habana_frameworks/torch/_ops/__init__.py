@@ -2,12 +2,14 @@
 
 from . import (
     add_relu,
+    addr,
     block_softmax,
     block_softmax_adjustment,
     causal_conv,
     conv_fp8,
     ctc,
     decomposed_quantisation,
+    dropout,
     fast_math,
     fp8,
     fp8_gemm_out,
@@ -36,12 +38,14 @@ from . import (
 
 __all__ = [
     "add_relu",
+    "addr",
     "block_softmax",
     "block_softmax_adjustment",
     "causal_conv",
     "conv_fp8",
     "ctc",
     "decomposed_quantisation",
+    "dropout",
     "fast_math",
     "fp8",
     "fp8_gemm_out",
