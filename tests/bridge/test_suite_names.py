@@ -14,7 +14,9 @@ def test_a_compiled_graph_says_what_it_consists_of(monkeypatch):
     monkeypatch.setattr(shared_layer, "hpu_fallback_op_list", {"mul"})
     for logger in (passes.logger, shared_layer.logger):
         logger.set_store_data(True)
-    run = torch.compile(lambda x: (x + x) * torch.rand(2, device="hpu"), backend="hpu_backend")
+    run = torch.compile(
+        lambda x: (x + torch.randn_like(x)) * torch.rand(2, device="hpu"), backend="hpu_backend"
+    )
     with FxGraphAnalyzer(reset_dynamo=True) as analyzer:
         run(torch.ones(2, device="hpu"))
     (graph,) = analyzer.get_ops_summary()
@@ -23,6 +25,7 @@ def test_a_compiled_graph_says_what_it_consists_of(monkeypatch):
     (text,) = passes.logger.data
     assert "aten::add(" in text
     assert "hpu::habana_rand(" in text, "a card draws random numbers from a seed"
+    assert "hpu::habana_randn(" in text, "in the shape of a tensor, too"
     assert "mul" not in text
     assert "[PT_COMPILE] Node: mul requires fallback: True" in shared_layer.logger.data
     for logger in (passes.logger, shared_layer.logger):
