@@ -171,3 +171,16 @@ def test_an_operator_that_writes_its_input_is_lowered(monkeypatch):
     assert graph["torch.ops.hpu.in_place_interleave.default"].graph_count == 1
     assert x.tolist() == [0] * 4 + [1] * 4
     assert doubled.tolist() == [0] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("counts", [False, True])
+def test_what_unique_is_not_asked_for_is_none(inverse, counts):
+    x = torch.tensor([3, 1, 3], device="hpu")
+    values, places, numbers = torch._unique2(x, True, inverse, counts)
+    assert values.tolist() == [1, 3]
+    assert places.tolist() == [1, 0, 1] if inverse else places is None
+    assert numbers.tolist() == [1, 2] if counts else numbers is None
+    assert torch._unique(x, True, False)[1] is None
+    found = torch.unique(x, return_inverse=inverse, return_counts=counts)
+    assert len(found) == 1 + inverse + counts if inverse or counts else found.tolist() == [1, 3]
