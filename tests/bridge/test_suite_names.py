@@ -184,3 +184,20 @@ def test_what_unique_is_not_asked_for_is_none(inverse, counts):
     assert torch._unique(x, True, False)[1] is None
     found = torch.unique(x, return_inverse=inverse, return_counts=counts)
     assert len(found) == 1 + inverse + counts if inverse or counts else found.tolist() == [1, 3]
+
+
+def test_pieces_of_a_tensor_are_slices_in_a_compiled_graph(monkeypatch):
+    monkeypatch.setattr(_Mode, "lazy", False)
+
+    def pieces(x):
+        first, last = x.split(3)
+        return first * 2, last * 3, *(part + 1 for part in x.split([1, 4])), x.repeat_interleave(2)
+
+    x = torch.arange(5.0, device="hpu")
+    with FxGraphAnalyzer(reset_dynamo=True) as analyzer:
+        found = torch.compile(pieces, backend="hpu_backend")(x)
+    (graph,) = analyzer.get_ops_summary()
+    assert graph["torch.ops.aten.slice.Tensor"].graph_count == 4
+    assert not any(count.eager_count for count in graph.values())
+    wanted = [[0, 2, 4], [9, 12], [1], [2, 3, 4, 5], [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]]
+    assert [values.tolist() for values in found] == wanted

@@ -4,6 +4,9 @@ Names: python_packages/habana_frameworks/torch/dynamo/compile_backend/decomposit
 HabanaAI/gaudi-pytorch-bridge; most are lowered with PyTorch's own rules.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from torch._decomp import get_decompositions
 
@@ -33,10 +36,25 @@ def _operator(name: str) -> torch._ops.OpOverload:
     return getattr(getattr(torch.ops.aten, packet), overload or "default")
 
 
+def _slices(x: torch.Tensor, sizes: Sequence[int], dim: int = 0) -> list[torch.Tensor]:
+    ends = list(itertools.accumulate(sizes))
+    return [
+        torch.ops.aten.slice.Tensor(x, dim, end - size, end)
+        for size, end in zip(sizes, ends, strict=True)
+    ]
+
+
+def _equal_slices(x: torch.Tensor, size: int, dim: int = 0) -> list[torch.Tensor]:
+    whole, rest = divmod(x.shape[dim], size)
+    return _slices(x, [size] * whole + [rest] * bool(rest), dim)
+
+
 def decompositions() -> dict:
     """Rules for AOTAutograd, by operator."""
     aten = torch.ops.aten
     rules = get_decompositions([_operator(name) for name in _LOWERED.split()])
     rules[aten.randint.default] = lambda high, size, **how: aten.randint.low(0, high, size, **how)
     rules[aten._euclidean_dist.default] = lambda x, y: aten._cdist_forward(x, y, 2.0, None)
+    rules[aten.split.Tensor] = _equal_slices
+    rules[aten.split_with_sizes.default] = _slices
     return rules

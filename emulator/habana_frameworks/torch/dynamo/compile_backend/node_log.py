@@ -43,7 +43,8 @@ def is_fallback(node: fx.Node) -> bool:
 
     What depends on values (``item``, ``nonzero``) must; others where the program asks for it.
     """
-    if not _VALUES.isdisjoint(getattr(node.target, "tags", ())):
+    told = node.kwargs.get("output_size") is not None  # repeat_interleave, by a caller that knows
+    if not told and not _VALUES.isdisjoint(getattr(node.target, "tags", ())):
         return True
     name = _schema_name(node).partition("::")[2]
     return config.use_eager_fallback and name in shared_layer.hpu_fallback_op_list
