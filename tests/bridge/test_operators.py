@@ -240,6 +240,35 @@ def test_norms_round_once(dtype):
         torch.testing.assert_close(found.double(), wide, rtol=half_a_step, atol=2e-6)
 
 
+@pytest.mark.parametrize("affine", [False, True])
+def test_an_instance_norm_and_its_gradients(affine):
+    x, grad = random(3, 4, 5, 2, seed=1) + 2, random(3, 4, 5, 2, seed=2)
+    parameters = [random(4, seed=3), random(4, seed=4)] if affine else []
+
+    def run(device, dtype):
+        tensors = [t.to(device, dtype).requires_grad_() for t in (x, *parameters)]
+        norm = dict(zip(("weight", "bias"), tensors[1:], strict=False))
+        result = torch.nn.functional.instance_norm(tensors[0], eps=1e-3, **norm)
+        found = torch.autograd.grad(result, tensors, grad.to(device, dtype), retain_graph=True)
+        again = torch.autograd.grad(result, tensors, grad.to(device, dtype), create_graph=True)
+        second = torch.autograd.grad(again[0].pow(3).sum(), tensors[: 1 + affine])
+        return [t.detach().cpu().double() for t in (result, *found, *again, *second)]
+
+    found = run("hpu", torch.float32)
+    for ours, theirs in zip(found, run("cpu", torch.float64), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_an_instance_norm_with_running_statistics():
+    x = random(3, 4, 5, seed=1)
+    module = torch.nn.InstanceNorm1d(4, track_running_stats=True)
+    expected = module(x), module.eval()(x)
+    other = torch.nn.InstanceNorm1d(4, track_running_stats=True).to("hpu")
+    found = other(x.to("hpu")), other.eval()(x.to("hpu"))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs)
+
+
 @pytest.mark.parametrize("p", [0.0, 0.25, 1.0])
 def test_dropout_of_the_card_takes_the_probability_to_drop(p):
     x = random(64, 64, seed=1).to("hpu")

@@ -201,3 +201,14 @@ def test_pieces_of_a_tensor_are_slices_in_a_compiled_graph(monkeypatch):
     assert not any(count.eager_count for count in graph.values())
     wanted = [[0, 2, 4], [9, 12], [1], [2, 3, 4, 5], [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]]
     assert [values.tolist() for values in found] == wanted
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_an_instance_norm_is_one_operator_of_a_compiled_graph(inference, monkeypatch):
+    monkeypatch.setattr(_Mode, "lazy", False)
+    run = torch.compile(torch.nn.functional.instance_norm, backend="hpu_backend")
+    with FxGraphAnalyzer(reset_dynamo=True) as analyzer, torch.inference_mode(inference):
+        x = torch.rand(2, 3, 4, device="hpu", requires_grad=not inference)
+        run(x)
+    graph = analyzer.get_ops_summary()[0]
+    assert "torch.ops.hpu.instance_norm.default" in graph
