@@ -49,11 +49,10 @@ def _addr_out(
     vec1: torch.Tensor,
     vec2: torch.Tensor,
     *,
-    beta: float = 1,
-    alpha: float = 1,
     out: torch.Tensor,
+    **factors: float,
 ) -> torch.Tensor:
-    value = addr(input, vec1, vec2, beta=beta, alpha=alpha)
+    value = addr(input, vec1, vec2, **factors)
     return out.resize_(value.shape).copy_(value)
 
 
