@@ -9,10 +9,6 @@
 namespace gaudi {
 namespace {
 
-c10::StorageImpl* storage_of(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
-
 void append_numbers(std::string& text, at::IntArrayRef numbers) {
   for (const auto number : numbers) text.append(std::to_string(number)).push_back(',');
 }

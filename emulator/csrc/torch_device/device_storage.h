@@ -22,6 +22,11 @@ struct Block {
 
 c10::Allocator* device_allocator();
 
+// The storage of a tensor that has one, of a host or of a card, without taking a reference.
+inline c10::StorageImpl* storage_of(const at::Tensor& tensor) {
+  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+}
+
 // Never null. A storage whose bytes were set from outside gets its companion here.
 c10::StorageImpl* companion(const c10::Storage& device_storage);
 

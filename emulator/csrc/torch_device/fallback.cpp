@@ -229,9 +229,9 @@ class Call {
   // The host alias of a result that is no argument nor a view of one; else undefined.
   at::Tensor fresh(const at::Tensor& device) const {
     if (!device.defined() || device.device().type() != kHPU) return {};
-    const auto* storage = device.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+    const auto* storage = storage_of(device);
     for (const auto& pair : pairs_) {
-      if (pair.device.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl() == storage) {
+      if (storage_of(pair.device) == storage) {
         return {};
       }
     }
@@ -249,11 +249,11 @@ class Call {
 
   at::Tensor raised_tensor(const at::Tensor& host) {
     if (!host.defined()) return host;
-    const auto* storage = host.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+    const auto* storage = storage_of(host);
     const at::Tensor* base = nullptr;
     for (const auto& pair : pairs_) {
       if (pair.host.unsafeGetTensorImpl() == host.unsafeGetTensorImpl()) return pair.device;
-      if (pair.host.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl() == storage) {
+      if (storage_of(pair.host) == storage) {
         base = &pair.device;
       }
     }

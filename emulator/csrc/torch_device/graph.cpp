@@ -21,10 +21,6 @@
 namespace gaudi {
 namespace {
 
-c10::StorageImpl* storage_of(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
-
 // The out= overload of a functional operator with a CPU kernel, if there is exactly one that takes
 // the same arguments followed by its outputs.
 std::optional<c10::OperatorHandle> find_out_overload(const c10::OperatorHandle& op) {

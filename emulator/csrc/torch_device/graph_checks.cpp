@@ -13,10 +13,6 @@ namespace {
 std::atomic<bool> g_check_freed{true};
 std::atomic<bool> g_check_capture{true};
 
-c10::StorageImpl* storage_of(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
-
 bool is_over(const c10::IValue& value, const c10::StorageImpl* storage, std::string& text) {
   if (value.isTensor()) {
     const auto& t = value.toTensor();

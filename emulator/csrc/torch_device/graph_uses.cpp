@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 
+#include "device_storage.h"
 #include "graph.h"
 #include "launch.h"
 #include "operator_facts.h"
@@ -14,7 +15,7 @@ void Graph::find_outside_uses() {
   std::map<std::pair<c10::StorageImpl*, bool>, std::pair<uintptr_t, uintptr_t>> spans;
   const auto add = [&](const at::Tensor& tensor, bool write) {
     if (!tensor.defined() || tensor.numel() == 0) return;
-    auto* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+    auto* storage = storage_of(tensor);
     const auto known = storages_.find(storage);
     if (known == storages_.end() || known->second.internal) return;
     const auto span = span_of(tensor);

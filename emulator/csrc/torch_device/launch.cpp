@@ -34,7 +34,7 @@ void StreamLaunch::begin(int card, const std::string& what) {
 void StreamLaunch::note(const at::Tensor& host, bool write) {
   if (!host.defined() || !host.has_storage()) return;
   const auto [begin, end] = span_of(host);
-  note_span(*host.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl(), begin, end, write);
+  note_span(*storage_of(host), begin, end, write);
 }
 
 void StreamLaunch::note_span(const c10::StorageImpl& host, uintptr_t begin, uintptr_t end,
@@ -51,7 +51,7 @@ void StreamLaunch::note_span(const c10::StorageImpl& host, uintptr_t begin, uint
 }
 
 bool StreamLaunch::unused_by_cards(const at::Tensor& host) const {
-  const auto& storage = *host.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  const auto& storage = *storage_of(host);
   const auto* uses = pinned_uses(storage);
   return uses == nullptr || (launch_ && runtime::host_has_waited_for(*uses));
 }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "call_text.h"
+#include "device_storage.h"
 #include "observer.h"
 #include "operator_facts.h"
 
@@ -28,10 +29,6 @@ int64_t g_max_operators = 0;
 ObtainRecipe& recipe_of() {
   static auto* instance = new ObtainRecipe();
   return *instance;
-}
-
-const c10::StorageImpl* storage_of(const at::Tensor& host) {
-  return host.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
 }
 
 }  // namespace

@@ -21,10 +21,6 @@
 namespace gaudi {
 namespace {
 
-c10::StorageImpl* storage_of(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-}
-
 c10::StorageImpl* host_storage_of(const at::Tensor& device_tensor) {
   return companion(device_tensor.unsafeGetTensorImpl()->unsafe_storage());
 }
