@@ -18,9 +18,6 @@ os.environ.setdefault("GAUDI_EMULATOR_FRAGMENTATION", "1")
 # Queued work is done as late as it may be, and whoever does not wait for it is told.
 os.environ.setdefault("GAUDI_EMULATOR_STREAMS", "late")
 os.environ.setdefault("GAUDI_EMULATOR_CHECK_STREAMS", "raise")
-# Lazy mode compiles what a step asks of vLLM's sampler at its first use (docs/architecture.md):
-# tests of planned graphs do not count that, those of the lazy mode do.
-os.environ.setdefault("GAUDI_EMULATOR_LAZY_GRAPHS", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One process per core already.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

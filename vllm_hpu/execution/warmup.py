@@ -246,13 +246,13 @@ class WarmUp:
         return True
 
     def _warm_sampler(self) -> bool:
-        """Compile the next graphs of the sampler; False when there are none left that fit."""
-        sampler, device = self._runner.step_sampler, self._runner.device
+        """Compile the next graphs beside the forwards; False when there are none left that fit."""
+        device = self._runner.device
         # The largest come first, so no later one takes more.
-        if sampler is None or self._sampler_bytes > self._room:
+        if not self._runner.small_graphs or self._sampler_bytes > self._room:
             return False
         used = memory_info(device).used_bytes
-        more = sampler.warm_up_one()
+        more = self._runner.warm_up_one()
         # Logits are gathered from all ranks, so none may stop before the others.
         (least,) = agreement.least(-max(0, memory_info(device).used_bytes - used))
         self._sampler_bytes = max(self._sampler_bytes, -least)

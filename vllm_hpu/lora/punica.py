@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.nn import functional as F
+from vllm.config import get_current_vllm_config_or_none
 from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
+from vllm.utils.torch_utils import async_tensor_h2d
 
 if TYPE_CHECKING:
     from vllm.config.lora import LoRAConfig
@@ -46,6 +48,12 @@ def slots_of(lora_ids: tuple[int, ...], lora_index_to_id: list[int | None]) -> n
             f"{len(lora_index_to_id)} slots (--max-loras)."
         )
     return slots
+
+
+def _logits_per_request() -> int:
+    """One, and one for each draft token of the engine that is being made."""
+    config = get_current_vllm_config_or_none()
+    return 1 if config is None else 1 + config.num_speculative_tokens
 
 
 @contextmanager
@@ -85,14 +93,10 @@ class PunicaWrapperHPU(PunicaWrapperBase):
         if not isinstance(dtype, torch.dtype):
             dtype = torch.get_default_dtype()
         # Row 0: slot of each token, row 1: slot of each row of logits; NO_SLOT in the padding.
-        self._rows = torch.full(
-            (2, max_num_batched_tokens), NO_SLOT, dtype=torch.int64, device=device
-        )
-        self._every_slot = torch.arange(self.slots, dtype=torch.int64, device=device)
+        width = max(max_num_batched_tokens, max_batches * _logits_per_request())
+        self._rows = np.full((2, width), NO_SLOT, dtype=np.int64)
         # [2, tokens, slots]: 1 where the row uses the slot.
-        self._own_slot = torch.zeros(
-            (2, max_num_batched_tokens, self.slots), dtype=dtype, device=device
-        )
+        self._own_slot = torch.zeros((2, width, self.slots), dtype=dtype, device=device)
         # The embedding layer reads this buffer by name, with as many rows as the step is padded to.
         self._embeddings_indices.zero_()
         self.no_lora = True
@@ -105,7 +109,7 @@ class PunicaWrapperHPU(PunicaWrapperBase):
         vocab_size: int,
         **kwargs: Any,
     ) -> None:
-        """Take over the adapters of a step: one host-to-device copy of fixed size.
+        """Take over the adapters of a step: copies of fixed size, none if nothing has changed.
 
         Args:
             mapping: adapter id of each token and of each request; 0 means none.
@@ -127,9 +131,13 @@ class PunicaWrapperHPU(PunicaWrapperBase):
         rows[1, : requests.size] = requests
         self.no_lora = bool((tokens < 0).all())
         self.is_prefill = mapping.is_prefill
-        self._rows.copy_(torch.from_numpy(rows))
-        self._own_slot.copy_(self._rows.unsqueeze(-1) == self._every_slot)
-        self._embeddings_indices.copy_(self._rows[0].clamp(min=0) * vocab_size)
+        if np.array_equal(rows, self._rows):
+            return
+        self._rows = rows
+        own = torch.from_numpy(rows[:, :, None] == np.arange(self.slots))
+        async_tensor_h2d(own.to(self._own_slot.dtype), out=self._own_slot)
+        first = rows[0, : self._embeddings_indices.shape[0]].clip(min=0) * vocab_size
+        async_tensor_h2d(first, out=self._embeddings_indices)
 
     def _own(self, rows: torch.Tensor, of_logits: bool = False) -> torch.Tensor:
         """``[rows, slots]``: 1 where the row uses the slot."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import vllm.v1.worker.gpu.model_runner as upstream
 from vllm.config import VllmConfig
@@ -30,14 +31,18 @@ from vllm_hpu.execution.launch import Launcher
 from vllm_hpu.execution.mode import Mode, choose_mode
 from vllm_hpu.execution.regions import compile_layers, compile_region, prepare_dynamo
 from vllm_hpu.lora.punica import with_adapters
+from vllm_hpu.runner.between_graphs import BetweenGraphs
+from vllm_hpu.runner.draws import Drawn
 from vllm_hpu.runner.forward import StepForward
 from vllm_hpu.runner.graph_manager import HpuGraphManager
 from vllm_hpu.runner.plan import plan_for
 from vllm_hpu.runner.rows import pad_rows
-from vllm_hpu.runner.sampling import Drawn, StepSampler, step_sampler
+from vllm_hpu.runner.sampling import StepSampler, step_sampler
 from vllm_hpu.runner.step_inputs import StepInputs, is_plain
 from vllm_hpu.shapes.step import step_of
 from vllm_hpu.speculative import init_speculator, use_plain_launches
+from vllm_hpu.speculative.ngram import NgramSpeculator
+from vllm_hpu.speculative.proposer import StepProposer
 
 logger = init_logger("vllm.plugins.vllm_hpu.runner")
 
@@ -53,7 +58,8 @@ class HpuModelRunner(GPUModelRunner):
         dump_row: index of the request-state row that padding rows point at.
         step_inputs: derives a step's inputs within its forward; None for engines that need them
             before it.
-        step_sampler: samples simple steps by one launch; None where vLLM's sampler always does.
+        step_sampler: samples steps by one launch; None where vLLM's sampler always does.
+        small_graphs: what has graphs beside the forwards.
     """
 
     cudagraph_manager: HpuGraphManager | None
@@ -69,12 +75,11 @@ class HpuModelRunner(GPUModelRunner):
         if self.mode.mode is Mode.COMPILE:
             prepare_dynamo()
         regions.use(partial(compile_region, mode=self.mode.mode))
+        self.small_graphs: list[StepSampler | StepProposer | BetweenGraphs] = []
         with replaced(upstream, "init_speculator", init_speculator):
             super().__init__(_with_dump_row(vllm_config), device)
         self.dump_row = self.max_num_reqs - 1
         self.req_states.free_indices.remove(self.dump_row)
-        # The numbers of padding rows must stay the same however many steps have run.
-        self._pads_rows = self.speculator is None and not self.is_pooling_model
 
     def plan_up_to(self, num_blocks: int) -> None:
         """Plan steps of at most so many KV blocks; before the KV cache is there."""
@@ -88,11 +93,26 @@ class HpuModelRunner(GPUModelRunner):
         if self.speculator is not None:
             use_plain_launches(self.speculator)
         self.step_forward = StepForward(self)
-        self.step_inputs = StepInputs(self) if is_plain(self) else None
-        if self.step_inputs is not None:
-            # It has no columns, and clearing a new request's row of it would be a launch.
-            self.req_states.draft_tokens = self.req_states.draft_tokens.cpu()
+        if is_plain(self):
+            self._use_derived_inputs()
+
+    def _use_derived_inputs(self) -> None:
+        """Let the forward derive its inputs, and what follows it be single launches."""
+        self.step_inputs = StepInputs(self)
+        # Clearing a new request's row on the device would be a launch.
+        self.req_states.draft_tokens = self.step_inputs.drafts
         self.step_sampler = step_sampler(self)
+        if self.step_sampler is None:
+            return
+        self.small_graphs += [self.step_sampler, BetweenGraphs(self)]
+        if isinstance(self.speculator, NgramSpeculator):
+            proposer = StepProposer(self, self.speculator, self.step_inputs, self.step_sampler)
+            self.speculator.propose_by(proposer)
+            self.small_graphs.append(proposer)
+
+    def warm_up_one(self) -> bool:
+        """Compile the next of the graphs beside the forwards; False when none is left."""
+        return any(part.warm_up_one() for part in self.small_graphs)
 
     def initialize_kv_cache(self, *args: Any, **kwargs: Any) -> None:
         make_manager = partial(
@@ -122,7 +142,8 @@ class HpuModelRunner(GPUModelRunner):
             self.cache_config.block_size,
             self.decode_query_len,
         )
-        if self._pads_rows:
+        # The numbers of padding rows must stay the same however many steps have run.
+        if (self.speculator is None or self.step_inputs is not None) and not self.is_pooling_model:
             state = pad_rows(state, self.plan.rows(len(state.req_ids)), self.dump_row)
         return state, uniform
 
@@ -171,11 +192,13 @@ class HpuModelRunner(GPUModelRunner):
         grammar_output: GrammarOutput | None,
     ) -> tuple[SamplerOutput, torch.Tensor, torch.Tensor]:
         draw = None
-        if self.step_sampler is not None and grammar_output is None:
-            draw = self.step_sampler.draw_of(input_batch)
+        if self.step_sampler is not None:
+            draw = self.step_sampler.draw_of(input_batch, grammar_output)
         if draw is None or self.step_sampler is None:
+            if self.step_inputs is not None:
+                input_batch = self.step_inputs.without_gaps(input_batch)
             return super().sample(hidden_states, input_batch, grammar_output)
-        output = self.step_sampler.sample(input_batch.num_reqs, draw)
+        output = self.step_sampler.sample(input_batch, draw, grammar_output)
         return output, output.num_sampled, output.num_rejected
 
     def postprocess_sampled(
@@ -200,6 +223,15 @@ class HpuModelRunner(GPUModelRunner):
         if self.step_sampler is not None and isinstance(output, AsyncOutput):
             self.step_sampler.keep_until(output.copy_event)
         return output
+
+    def _set_active_loras(
+        self, prompt_lora_mapping: tuple[int, ...], *args: Any, **kwargs: Any
+    ) -> None:
+        if self.step_inputs is not None:
+            # Draft tokens have rows of logits, too.
+            places = self.step_inputs.width
+            prompt_lora_mapping = tuple(np.repeat(prompt_lora_mapping, places))
+        super()._set_active_loras(prompt_lora_mapping, *args, **kwargs)
 
     def shutdown(self) -> None:
         """Give back captured graphs before the weights they hold on to."""

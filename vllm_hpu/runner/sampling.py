@@ -1,106 +1,86 @@
-"""Sampling and feedback of a step as one launch each, for requests without special wishes.
+"""Sampling and feedback of a step as one launch each.
 
 vLLM's sampler decides on the host, step by step, which operators to launch. Here the decision is
-made once per step among three kinds of draw, each with a graph per row bucket. A step in which a
-request wants more (log-probabilities, penalties, a grammar, ...) takes vLLM's sampler, and only its
+made once per step among five kinds of draw (``draws.py``), each with a graph per row bucket. Steps
+with what no graph can do, which is rare (``Asks.MORE``), take vLLM's sampler, and only their
 feedback is one launch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from vllm.config.model import PROCESSED_LOGPROBS_MODES
 from vllm.sampling_params import SamplingParams
-from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
+from vllm.v1.core.sched.output import GrammarOutput
+from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 from vllm.v1.worker.gpu.sample.sampler import Sampler
 
 from vllm_hpu.attention.regions import region
+from vllm_hpu.execution.mode import Mode
+from vllm_hpu.runner.draws import (
+    DRAWS,
+    GREEDY,
+    Draw,
+    Drawn,
+    DrawRows,
+    Rules,
+    Scored,
+    Wishes,
+    draw_tokens,
+)
+from vllm_hpu.runner.grammar_masks import GrammarMasks
 from vllm_hpu.runner.kernels.inputs import post_update
-from vllm_hpu.runner.kernels.noise import gumbel, gumbel64
-from vllm_hpu.runner.kernels.rows import take
+from vllm_hpu.runner.special import Special, special_of
 
 if TYPE_CHECKING:
     from vllm_hpu.runner.model_runner import HpuModelRunner
     from vllm_hpu.runner.step_inputs import StepInputs
 
+MOST_SCORES = 20
+"""Most likely tokens that a graph scores, vLLM's default of ``--max-logprobs``."""
+
 _VLLM_PROCESSORS = 3
 """Logits processors that vLLM always has: bias, penalties, bad words. More are the user's."""
 
 
-class Draw(IntEnum):
-    """How a step's tokens are drawn; a later kind can do what an earlier one does."""
+class Asks(IntEnum):
+    """What a request asks of its draws."""
 
-    GREEDY = 0
-    RANDOM = 1  # by temperature
-    FILTERED = 2  # by temperature, top-k and top-p
-
-
-class Wishes(NamedTuple):
-    """What requests ask of a draw, by row of the request states, [S] each."""
-
-    temperature: torch.Tensor
-    top_k: torch.Tensor
-    top_p: torch.Tensor
-    seeds: torch.Tensor
-    prefill_len: torch.Tensor
+    NOTHING = 0  # but temperature, top-k, top-p and a seed
+    SPECIAL = 1
+    MORE = 2  # than a graph can do
 
 
-class Drawn(NamedTuple):
-    """The result of a draw, n rows.
-
-    tokens    int64 [n, 1]
-    sampled   int32 [n], 1; 0 for rows in the middle of their prompt and padding rows
-    rejected  int32 [n], 0: there are no draft tokens
-    """
-
-    tokens: torch.Tensor
-    sampled: torch.Tensor
-    rejected: torch.Tensor
-
-
-@region
-def draw_tokens(
-    logits: torch.Tensor,
-    state: torch.Tensor,
-    seq_lens: torch.Tensor,
-    wishes: Wishes,
-    drawn: Drawn,
-    random: bool,
-    filtered: bool,
-    fp64: bool,
-) -> None:
-    """Draw a token per row from ``logits`` [n, V] into ``drawn``.
-
-    The Gumbel-max method with the noise and the order of operations of vLLM's sampler, so that a
-    seed gives the same tokens whichever of the two a step takes.
-
-    Args:
-        state: int64 ``[n]``, row of the request states.
-        seq_lens: int32 ``[n]``, tokens of the row at the end of the step; 0 for padding rows.
-        fp64: draw the noise in float64.
-    """
-    if random:
-        temperature = take(wishes.temperature, state)
-        greedy = (temperature == 0)[:, None]
-        scores = logits.to(torch.float32) / temperature[:, None].masked_fill(greedy, 1.0)
-        if filtered:
-            top_k, top_p = take(wishes.top_k, state), take(wishes.top_p, state)
-            scores = apply_top_k_top_p_pytorch(scores, top_k, top_p)
-        position = (seq_lens - 1).clamp_min(0).to(torch.int64)
-        words = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
-        noise = (gumbel64 if fp64 else gumbel)(take(wishes.seeds, state), position, words)
-        drawn.tokens.copy_((noise * ~greedy + scores).argmax(dim=-1, keepdim=True))
-    else:
-        drawn.tokens.copy_(logits.argmax(dim=-1, keepdim=True))
-    # A prompt has a token at least; the dump row's length is 0.
-    done = seq_lens >= take(wishes.prefill_len, state).clamp_min(1)
-    drawn.sampled.copy_(done)
+def asks(wishes: SamplingParams, most_scores: int) -> Asks:
+    """What a request asks of its draws, with graphs that score ``most_scores`` tokens."""
+    scores = wishes.logprobs or 0
+    if (
+        wishes.logprob_token_ids
+        or wishes.thinking_token_budget is not None
+        or not 0 <= scores <= most_scores
+    ):
+        return Asks.MORE
+    simple = (
+        wishes.logprobs is None
+        and wishes.repetition_penalty == 1.0
+        and not wishes.frequency_penalty
+        and not wishes.presence_penalty
+        and not wishes.min_p
+        and not wishes.min_tokens
+        and not wishes.logit_bias
+        and not wishes.allowed_token_ids
+        and not wishes.bad_words
+        and wishes.structured_outputs is None
+    )
+    return Asks.NOTHING if simple else Asks.SPECIAL
 
 
 @region
@@ -132,70 +112,84 @@ def feed_back(
     )
 
 
-def is_simple(wishes: SamplingParams) -> bool:
-    """Whether a request asks for nothing but temperature, top-k, top-p and a seed."""
-    return (
-        wishes.logprobs is None
-        and not wishes.logprob_token_ids
-        and wishes.repetition_penalty == 1.0
-        and not wishes.frequency_penalty
-        and not wishes.presence_penalty
-        and not wishes.min_p
-        and not wishes.min_tokens
-        and not wishes.logit_bias
-        and not wishes.allowed_token_ids
-        and not wishes.bad_words
-        and wishes.thinking_token_budget is None
-        and wishes.structured_outputs is None
-    )
-
-
 class StepSampler:
-    """Samples the rows whose hidden states a forward has kept, and feeds the tokens back."""
+    """Samples the rows whose hidden states a forward has kept, and feeds the tokens back.
+
+    Attributes:
+        drawn: the last step's tokens, of all rows.
+    """
 
     def __init__(self, runner: HpuModelRunner, sampler: Sampler, inputs: StepInputs) -> None:
         self._runner, self._sampler, self._inputs = runner, sampler, inputs
-        rows, device = runner.max_num_reqs, runner.device
-        self._drawn = Drawn(
-            torch.zeros(rows, 1, dtype=torch.int64, device=device),
+        rows, width, device = runner.max_num_reqs, inputs.width, runner.device
+        config, vocab_size = runner.model_config, runner.vocab_size
+        self._most_scores = min(
+            MOST_SCORES, vocab_size, config.max_logprobs if config.max_logprobs >= 0 else vocab_size
+        )
+        self.drawn = Drawn(
+            torch.zeros(rows, width, dtype=torch.int64, device=device),
             torch.zeros(rows, dtype=torch.int32, device=device),
             torch.zeros(rows, dtype=torch.int32, device=device),
         )
-        self._special = np.zeros(rows, dtype=np.bool_)
+        places, columns = rows * width, 1 + self._most_scores
+        self._scored = Scored(
+            torch.zeros(places, columns, dtype=torch.int64, device=device),
+            torch.zeros(places, columns, dtype=torch.float32, device=device),
+            torch.zeros(places, dtype=torch.int64, device=device),
+        )
+        self._masks = GrammarMasks(rows, width, vocab_size, device)
+        self._special = special_of(
+            sampler, runner.req_states, self._masks.mask, self._masks.acceptable
+        )
+        verifier = runner.rejection_sampler
+        self._rules = Rules(
+            fp64=sampler.use_fp64_gumbel,
+            by_block=verifier is not None and verifier.use_block_verification,
+            raw=sampler.logprobs_mode not in PROCESSED_LOGPROBS_MODES,
+            normalised=sampler.logprobs_mode in ("raw_logprobs", "processed_logprobs"),
+        )
+        self._asks = np.zeros(rows, dtype=np.int8)
         self._copied: torch.cuda.Event | None = None
         self._ready: set[tuple[int, Draw]] = set()
-        # The largest and most able first.
-        buckets = reversed(runner.plan.row_buckets)
-        self._pending = [(count, draw) for count in buckets for draw in reversed(Draw)]
+        # The largest and most able first. Special draws are rare: every other size will do.
+        self._pending = [
+            (count, draw)
+            for place, count in enumerate(reversed(runner.plan.row_buckets))
+            for draw in DRAWS
+            if place % 2 == 0 or not draw.special
+        ]
 
     def add_request(self, state_row: int, wishes: SamplingParams) -> None:
-        """Remember whether a new request can be sampled here."""
-        self._special[state_row] = not is_simple(wishes)
+        """Remember what a new request asks for."""
+        self._asks[state_row] = asks(wishes, self._most_scores)
 
-    def draw_of(self, batch: InputBatch) -> Draw | None:
-        """The draw that the step's requests need; None when a request needs vLLM's sampler."""
+    def draw_of(self, batch: InputBatch, grammar: GrammarOutput | None) -> Draw | None:
+        """The draw that the step's requests need; None when no graph can do it."""
         rows = batch.idx_mapping_np[: len(batch.req_ids)]
-        if self._special[rows].any():
+        most = self._asks[rows].max(initial=Asks.NOTHING)
+        if most == Asks.MORE:
             return None
+        special = most == Asks.SPECIAL or grammar is not None
         states = self._sampler.sampling_states
         hot = rows[states.temperature.np[rows] != 0]
-        if not len(hot):
-            return Draw.GREEDY
-        if (states.top_k.np[hot] != states.vocab_size).any() or (states.top_p.np[hot] != 1.0).any():
-            return Draw.FILTERED
-        return Draw.RANDOM
+        filtered = (states.top_k.np[hot] != states.vocab_size) | (states.top_p.np[hot] != 1.0)
+        return Draw(special, len(hot) > 0, bool(filtered.any()))
 
-    def sample(self, rows: int, draw: Draw) -> SamplerOutput:
-        """One launch: logits and tokens of the first ``rows`` rows.
+    def sample(self, batch: InputBatch, draw: Draw, grammar: GrammarOutput | None) -> SamplerOutput:
+        """One launch: logits and tokens of the step's rows.
 
         Launches the smallest graph that is compiled and can do it; without warm-up its own.
         """
+        rows = batch.num_reqs
         self._wait_for_copy()
-        self._launch_sample(*min(self._covering(rows, draw), default=(rows, draw)))
+        if draw.special:
+            self._masks.stage(batch, grammar)
+        self._launch_sample(*self._graph_for(rows, draw))
         drawn = self._first(rows)
+        wanted = self._sampler.sampling_states.num_logprobs[batch.idx_mapping_np].max() >= 0
         return SamplerOutput(
             sampled_token_ids=drawn.tokens,
-            logprobs_tensors=None,
+            logprobs_tensors=self._scores(rows) if wanted else None,
             num_nans=None,
             num_sampled=drawn.sampled,
             num_rejected=drawn.rejected,
@@ -203,12 +197,13 @@ class StepSampler:
 
     def feed_back(self, drawn: Drawn) -> None:
         """One launch: append the tokens to their requests."""
-        rows = drawn.tokens.shape[0]
+        rows, width = drawn.tokens.shape
         mine = self._first(rows)
         if drawn.tokens.data_ptr() != mine.tokens.data_ptr():
             self._wait_for_copy()
-            for source, target in zip(drawn, mine, strict=True):
-                target.copy_(source)
+            mine.tokens[:, :width].copy_(drawn.tokens)
+            mine.sampled.copy_(drawn.sampled)
+            mine.rejected.copy_(drawn.rejected)
         self._launch_feedback(min((r for r, _ in self._covering(rows)), default=rows))
 
     def keep_until(self, copied: torch.cuda.Event) -> None:
@@ -224,17 +219,20 @@ class StepSampler:
             return False
         rows, draw = self._pending.pop(0)
         # The last step's requests must not get a second token.
-        self._inputs.rows.state.fill_(self._runner.dump_row)
-        self._inputs.rows.seq_lens.zero_()
-        self._inputs.rows.query_start_loc.zero_()
+        self._inputs.blank()
         self._wait_for_copy()
         self._launch_sample(rows, draw)
         self._launch_feedback(rows)
         self._ready.add((rows, draw))
         return True
 
-    def _covering(self, rows: int, draw: Draw = Draw.GREEDY) -> Iterator[tuple[int, Draw]]:
-        return (case for case in self._ready if case[0] >= rows and case[1] >= draw)
+    def _covering(self, rows: int, draw: Draw = GREEDY) -> Iterator[tuple[int, Draw]]:
+        return (case for case in self._ready if case[0] >= rows and case[1].can(draw))
+
+    def _graph_for(self, rows: int, draw: Draw) -> tuple[int, Draw]:
+        """The smallest graph that is ready, and of these the least able one."""
+        own = next(able for able in reversed(DRAWS) if able.can(draw))
+        return min(self._covering(rows, draw), default=(rows, own))
 
     def _launch_sample(self, rows: int, draw: Draw) -> None:
         self._runner.launcher.launch(("sample", rows, draw), lambda: self._sample(rows, draw))
@@ -243,7 +241,16 @@ class StepSampler:
         self._runner.launcher.launch(("feedback", rows), lambda: self._feed_back(rows))
 
     def _first(self, rows: int) -> Drawn:
-        return Drawn(*(tensor[:rows] for tensor in self._drawn))
+        return Drawn(*(tensor[:rows] for tensor in self.drawn))
+
+    def _first_scored(self, rows: int) -> Scored:
+        return Scored(*(tensor[: rows * self._inputs.width] for tensor in self._scored))
+
+    def _scores(self, rows: int) -> LogprobsTensors:
+        """All columns, whatever is asked for: the reader takes as many as its request wants."""
+        width = self._inputs.width
+        starts = list(range(0, (rows + 1) * width, width)) if width > 1 else None
+        return LogprobsTensors(*self._first_scored(rows), cu_num_generated_tokens=starts)
 
     def _wait_for_copy(self) -> None:
         if self._copied is not None:
@@ -251,23 +258,38 @@ class StepSampler:
             self._copied = None
 
     def _sample(self, rows: int, draw: Draw) -> None:
-        inputs, requests = self._inputs, self._runner.req_states
+        runner, inputs = self._runner, self._inputs
         states = self._sampler.sampling_states
+        # A captured graph serves steps with and without adapters.
+        captured = runner.launcher.mode is Mode.GRAPHS and runner.lora_config is not None
+        with runner.adapters_on(True) if captured else nullcontext():
+            logits = runner.model.compute_logits(inputs.hidden[: rows * inputs.width])
         draw_tokens(
-            self._runner.model.compute_logits(inputs.hidden[:rows]),
-            inputs.rows.state[:rows],
-            inputs.rows.seq_lens[:rows],
+            logits,
+            DrawRows(
+                inputs.rows.state[:rows],
+                inputs.rows.seq_lens[:rows],
+                inputs.rows.logits[:rows],
+                inputs.draft_tokens,
+            ),
             Wishes(
                 states.temperature.gpu,
                 states.top_k.gpu,
                 states.top_p.gpu,
                 states.seeds.gpu,
-                requests.prefill_len.gpu,
+                runner.req_states.prefill_len.gpu,
             ),
+            self._special_of(rows) if draw.special else None,
             self._first(rows),
-            draw is not Draw.GREEDY,
-            draw is Draw.FILTERED,
-            self._sampler.use_fp64_gumbel,
+            self._first_scored(rows) if draw.special else None,
+            draw,
+            self._rules,
+        )
+
+    def _special_of(self, rows: int) -> Special:
+        return self._special._replace(
+            mask=self._masks.mask[: rows * self._inputs.width],
+            acceptable=self._masks.acceptable[:rows],
         )
 
     def _feed_back(self, rows: int) -> None:
@@ -285,12 +307,12 @@ class StepSampler:
 
 
 def step_sampler(runner: HpuModelRunner) -> StepSampler | None:
-    """The sampler of an engine's simple steps; None where vLLM's sampler takes every step.
+    """The sampler of an engine's steps; None where vLLM's sampler takes every step.
 
-    That is with custom logits processors, watermarks, adapters (their logits depend on the adapters
-    of the step) and what vLLM records beside the tokens, and where inputs are not derived.
+    That is with custom logits processors, watermarks, drafts that are accepted by a fixed rate,
+    what vLLM records beside the tokens, and where inputs are not derived.
     """
-    sampler = runner.sampler
+    sampler, verifier = runner.sampler, runner.rejection_sampler
     if (
         runner.step_inputs is None
         or sampler is None
@@ -300,7 +322,7 @@ def step_sampler(runner: HpuModelRunner) -> StepSampler | None:
         or sampler.return_sampling_mask
         or sampler.compute_nans
         or runner.batch_sharder is not None
-        or runner.lora_config is not None
+        or (verifier is not None and verifier.synthetic_conditional_rates is not None)
     ):
         return None
     return StepSampler(runner, sampler, runner.step_inputs)

@@ -7,6 +7,7 @@ as the first part of the forward, so that it belongs to the forward's graph.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from vllm.v1.worker.gpu.input_batch import InputBatch
 
 from vllm_hpu.attention.regions import region
 from vllm_hpu.runner.kernels.rows import lengths_of, lookup, rows_of, take
+from vllm_hpu.speculative.drafts import DraftTable
 
 if TYPE_CHECKING:
     from vllm.v1.worker.gpu.model_runner import BatchReqState
@@ -27,16 +29,20 @@ if TYPE_CHECKING:
 class RowInputs(NamedTuple):
     """Persistent tensors with one entry per batch row, R rows.
 
+    A row has a place for the logits of its next token and of what follows each draft, W in all.
+
     state            int64 [R], row of the request states
     query_start_loc  int32 [R + 1]
     seq_lens         int32 [R]
-    last_token       int64 [R], the token whose logits are sampled; any token for padding rows
+    logits           int32 [R], how many of its places a row uses; 1 for padding rows
+    logit_token      int64 [R * W], the token of each place; any token where there is none
     """
 
     state: torch.Tensor
     query_start_loc: torch.Tensor
     seq_lens: torch.Tensor
-    last_token: torch.Tensor
+    logits: torch.Tensor
+    logit_token: torch.Tensor
 
 
 class TokenInputs(NamedTuple):
@@ -67,11 +73,25 @@ class CacheTables(NamedTuple):
     sizes: tuple[int, ...]
 
 
+class Known(NamedTuple):
+    """What is known of each request, by row of the request states.
+
+    computed   int32 [S], tokens that are in the cache
+    total      int32 [S], tokens of the prompt and sampled ones
+    token_ids  int32 [S, L], these tokens: token i of a row is the one at its position
+    drafts     int64 [S, K], what was proposed to follow them; None without speculation
+    """
+
+    computed: torch.Tensor
+    total: torch.Tensor
+    token_ids: torch.Tensor
+    drafts: torch.Tensor | None
+
+
 @region
 def derive_inputs(
     step: torch.Tensor,
-    computed_of: torch.Tensor,
-    token_ids: torch.Tensor,
+    known: Known,
     rows: RowInputs,
     tokens: TokenInputs,
     tables: CacheTables,
@@ -79,18 +99,23 @@ def derive_inputs(
     """Fill all inputs of the forward from the step's integers and the request states.
 
     Args:
-        step: int32 ``[2 * R + 1]``: the state row of each batch row, then where its tokens start.
-        computed_of: int32 ``[S]``, tokens of each request that are in the cache.
-        token_ids: int32 ``[S, L]``, all tokens of each request, the last sampled one included:
-            token i of a row is the one at its position, be it prompt or sampled.
+        step: int32 ``[3 * R + 1]``: the state row of each batch row, then where its tokens start,
+            then how many of them have logits.
     """
     count, length = rows.state.shape[0], tokens.positions.shape[0]
-    state, starts = step[:count].to(torch.int64), step[count:]
-    computed = take(computed_of, state)
+    state, starts = step[:count].to(torch.int64), step[count : 2 * count + 1]
+    logits = step[2 * count + 1 :]
+    computed = take(known.computed, state)
     rows.state.copy_(state)
     rows.query_start_loc.copy_(starts)
     rows.seq_lens.copy_(computed + lengths_of(starts, count))
-    rows.last_token.copy_((starts[1:] - 1).clamp_min(0))
+    rows.logits.copy_(logits)
+    place = torch.arange(
+        rows.logit_token.shape[0] // count, dtype=starts.dtype, device=starts.device
+    )
+    last = starts[1:, None] - 1
+    first = starts[1:, None] - logits[:, None]
+    rows.logit_token.copy_(torch.minimum(first + place, last).clamp_min(0).view(-1))
 
     row = rows_of(starts, count, length)
     real = row < count
@@ -100,7 +125,13 @@ def derive_inputs(
     position = position.masked_fill(~real, 0)
     of_token = take(state, owner)
     tokens.positions.copy_(position)
-    tokens.input_ids.copy_(lookup(token_ids, of_token, position))
+    input_ids = lookup(known.token_ids, of_token, position)
+    if known.drafts is not None:
+        ahead = position - take(known.total, of_token)
+        # A draft that nobody has proposed is -1: any token will do, it is rejected.
+        draft = lookup(known.drafts, of_token, ahead).clamp_min(0).to(input_ids.dtype)
+        input_ids = torch.where((ahead >= 0) & real, draft, input_ids)
+    tokens.input_ids.copy_(input_ids)
     tokens.is_padding.copy_(~real)
 
     for group, size in enumerate(tables.sizes):
@@ -122,37 +153,47 @@ class StepInputs:
 
     Attributes:
         rows: the persistent tensors of the batch rows.
-        hidden: ``[R, hidden size]``, the hidden state of each row's last token after a forward.
+        width: places for logits per row, W: one, and one per draft token.
+        hidden: ``[R * W, hidden size]``, the hidden state of each place's token after a forward.
+        drafts: where draft tokens are; without columns if there is no speculation.
     """
 
     def __init__(self, runner: HpuModelRunner) -> None:
         self._runner = runner
         count, device, buffers = runner.max_num_reqs, runner.device, runner.input_buffers
-        self._step = torch.zeros(2 * count + 1, dtype=torch.int32, device=device)
+        self.width = runner.decode_query_len
+        places = count * self.width
+        self._step = torch.zeros(3 * count + 1, dtype=torch.int32, device=device)
         self.rows = RowInputs(
             torch.full((count,), runner.dump_row, dtype=torch.int64, device=device),
             buffers.query_start_loc,
             buffers.seq_lens,
-            torch.zeros(count, dtype=torch.int64, device=device),
+            torch.ones(count, dtype=torch.int32, device=device),
+            torch.zeros(places, dtype=torch.int64, device=device),
         )
         # Without draft tokens these never change: one row of logits per batch row.
         self._logit_starts = torch.arange(count + 1, dtype=torch.int32, device=device)
         self._place_in_row = torch.zeros(count, dtype=torch.int32, device=device)
-        width = runner.model_config.get_hidden_size()
-        self.hidden = torch.zeros(count, width, dtype=runner.dtype, device=device)
+        size = runner.model_config.get_hidden_size()
+        self.hidden = torch.zeros(places, size, dtype=runner.dtype, device=device)
+        self.drafts = DraftTable(count, self.width - 1, device)
 
-    def stage(self, state_rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Send a step's integers: state row and new tokens of each row, [n] each.
+    def stage(
+        self, state_rows: np.ndarray, lengths: np.ndarray, logits: np.ndarray | int = 1
+    ) -> np.ndarray:
+        """Send a step's integers: state row, new tokens and logits of each row, [n] each.
 
         Returns the starts, int32 [R + 1], on the host.
         """
         count, used = self._runner.max_num_reqs, len(state_rows)
-        step = np.full(2 * count + 1, self._runner.dump_row, dtype=np.int32)
+        step = np.ones(3 * count + 1, dtype=np.int32)
         step[:used] = state_rows
-        starts = step[count:]
+        step[used:count] = self._runner.dump_row
+        starts = step[count : 2 * count + 1]
         starts[0] = 0
         np.cumsum(lengths, out=starts[1 : used + 1])
         starts[used + 1 :] = starts[used]
+        step[2 * count + 1 : 2 * count + 1 + used] = logits
         async_tensor_h2d(step, out=self._step)
         return starts
 
@@ -161,6 +202,17 @@ class StepInputs:
         nobody = np.zeros(0, dtype=np.int32)
         self.stage(nobody, nobody)
 
+    @property
+    def draft_tokens(self) -> torch.Tensor | None:
+        """int64 ``[S, K]``, by row of the request states; None without speculation."""
+        return self.drafts.of_request if self.width > 1 else None
+
+    def blank(self) -> None:
+        """Leave padding rows only: nothing that is launched next concerns the last step's."""
+        self.rows.state.fill_(self._runner.dump_row)
+        self.rows.seq_lens.zero_()
+        self.rows.query_start_loc.zero_()
+
     def derive(self, tokens: int) -> None:
         """Fill the inputs of a forward of ``tokens`` padded tokens; part of the forward."""
         runner = self._runner
@@ -168,8 +220,12 @@ class StepInputs:
         enabled = tables._slot_mapping_enabled
         derive_inputs(
             self._step,
-            requests.num_computed_tokens.gpu,
-            requests.all_token_ids.gpu,
+            Known(
+                requests.num_computed_tokens.gpu,
+                requests.total_len.gpu,
+                requests.all_token_ids.gpu,
+                self.draft_tokens,
+            ),
             self.rows,
             TokenInputs(
                 buffers.input_ids[:tokens],
@@ -188,13 +244,15 @@ class StepInputs:
 
     def keep(self, hidden: torch.Tensor) -> None:
         """Keep what is sampled from of a forward's result ``[T, H]``; part of the forward."""
-        torch.index_select(hidden, 0, self.rows.last_token, out=self.hidden)
+        torch.index_select(hidden, 0, self.rows.logit_token, out=self.hidden)
 
     def batch(self, scheduled: Any, state: BatchReqState, desc: Any) -> InputBatch:
         """Stage a step; the tensors of the returned batch are filled when the forward runs."""
         runner = self._runner
         count, tokens = len(state.req_ids), desc.num_tokens
-        starts = self.stage(state.idx_mapping_np, state.num_scheduled_tokens)
+        drafts = state.num_draft_tokens_np
+        logits = np.ones(count, dtype=np.int32) if drafts is None else 1 + drafts
+        starts = self.stage(state.idx_mapping_np, state.num_scheduled_tokens, logits)
         computed = runner.req_states.num_computed_tokens_np[state.idx_mapping_np]
         longest = np.zeros(runner.max_num_reqs, dtype=np.int32)
         np.add(computed, state.num_scheduled_tokens, out=longest[:count])
@@ -210,8 +268,8 @@ class StepInputs:
             num_scheduled_tokens=state.num_scheduled_tokens,
             num_tokens=state.num_tokens,
             num_tokens_after_padding=tokens,
-            num_draft_tokens=0,
-            num_draft_tokens_per_req=None,
+            num_draft_tokens=int(logits.sum()) - count,
+            num_draft_tokens_per_req=drafts,
             query_start_loc=self.rows.query_start_loc,
             query_start_loc_np=starts,
             seq_lens=self.rows.seq_lens,
@@ -228,27 +286,51 @@ class StepInputs:
             input_ids=buffers.input_ids[:tokens],
             positions=buffers.positions[:tokens],
             is_padding=buffers.is_padding[:tokens],
-            logits_indices=self.rows.last_token[:count],
+            logits_indices=self.rows.logit_token[:count],
             cu_num_logits=self._logit_starts[: count + 1],
-            cu_num_logits_np=np.arange(count + 1, dtype=np.int32),
+            cu_num_logits_np=np.cumsum([0, *logits], dtype=np.int32),
             has_structured_output_reqs=scheduled.has_structured_output_requests,
             prompt_lens=None,
+        )
+
+    def without_gaps(self, batch: InputBatch) -> InputBatch:
+        """The batch as vLLM's sampler reads it: logits without unused places between them."""
+        if self.width == 1:
+            return batch
+        starts, count = batch.cu_num_logits_np, batch.num_reqs
+        row = np.repeat(np.arange(count), np.diff(starts))
+        place = np.arange(starts[-1]) - starts[row]
+        token = batch.query_start_loc_np[1:][row] - np.diff(starts)[row] + place
+
+        def sent(values: np.ndarray, dtype: type) -> torch.Tensor:
+            return async_tensor_h2d(values.astype(dtype), device=self._runner.device)
+
+        return replace(
+            batch,
+            cu_num_logits=sent(starts, np.int32),
+            # A padding row has no token of its own.
+            logits_indices=sent(token.clip(min=0), np.int64),
+            expanded_idx_mapping=sent(batch.idx_mapping_np[row], np.int64),
+            expanded_local_pos=sent(place, np.int32),
         )
 
 
 def is_plain(runner: HpuModelRunner) -> bool:
     """Whether nothing needs a step's inputs on the device before the forward.
 
-    Draft tokens, images, prompt embeddings, rotary positions of more than one dimension, pipeline
+    Draft models, images, prompt embeddings, rotary positions of more than one dimension, pipeline
     and context parallelism do; their engines prepare inputs as vLLM does.
     """
     from vllm.v1.worker.gpu.model_states.default import DefaultModelState
+
+    from vllm_hpu.speculative.ngram import NgramSpeculator
 
     parallel = runner.parallel_config
     return (
         type(runner.model_state) is DefaultModelState
         and runner.model_state.rope_state is None
-        and runner.speculator is None
+        and (runner.speculator is None or isinstance(runner.speculator, NgramSpeculator))
+        and runner.adaptive_verification is None
         and not runner.is_pooling_model
         and not runner.uses_inputs_embeds
         and not runner.use_aux_hidden_state_outputs

@@ -8,6 +8,7 @@ long matches the last one counts. The rules are those of vLLM's ngram proposer f
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vllm.v1.worker.gpu.input_batch import InputBatch
     from vllm.v1.worker.gpu.states import RequestState
 
-__all__ = ["NgramSpeculator", "lookup", "window_for"]
+__all__ = ["NgramSpeculator", "lookup", "window_for", "windows"]
 
 SMALLEST_WINDOW = 256
 
@@ -37,6 +38,15 @@ def window_for(longest_tokens: int, max_model_len: int) -> int:
     while window < longest_tokens:
         window *= 2
     return min(window, max_model_len)
+
+
+def windows(max_model_len: int) -> Iterator[int]:
+    """All that :func:`window_for` gives, the smallest first."""
+    window = window_for(1, max_model_len)
+    yield window
+    while window < max_model_len:
+        window = window_for(window + 1, max_model_len)
+        yield window
 
 
 def lookup(
@@ -101,6 +111,11 @@ class NgramSpeculator(BaseSpeculator):
         self.max_model_len: int = vllm_config.model_config.max_model_len
         self.req_states = req_states
         self.device = device
+        self._launch: Callable[[int, int], torch.Tensor] | None = None
+
+    def propose_by(self, launch: Callable[[int, int], torch.Tensor]) -> None:
+        """Propose by one launch instead of operators: ``launch(longest, rows)``."""
+        self._launch = launch
 
     def init_cudagraph_manager(self, cudagraph_mode: CUDAGraphMode) -> None:
         """No graph: there is no model to run."""
@@ -141,6 +156,8 @@ class NgramSpeculator(BaseSpeculator):
             )
         # The sampled token stands behind the last one that was computed.
         longest = int(input_batch.seq_lens_cpu_upper_bound.max()) + 1
+        if self._launch is not None:
+            return self._launch(longest, rows.shape[0])
         window = window_for(longest, self.max_model_len)
         tokens = self.req_states.all_token_ids.gpu[:, :window].index_select(0, rows)
         lengths = self.req_states.total_len.gpu.index_select(0, rows)

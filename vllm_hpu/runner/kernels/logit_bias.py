@@ -18,15 +18,13 @@ def apply(self: LogitBiasState, logits: torch.Tensor, ctx: LogitsContext) -> tor
     """Apply all three in place; logits [N, V] in and out. Replaces `LogitBiasState.apply`."""
     rows, idx = ctx.idx_mapping_np, ctx.expanded_idx_mapping
     if np.any(self.num_allowed_token_ids.np[rows]):
-        tokens, count = _tokens(self.allowed_token_ids.gpu, self.num_allowed_token_ids.gpu, idx)
+        tokens, count = listed(self.allowed_token_ids.gpu, self.num_allowed_token_ids.gpu, idx)
         keep_only(logits, tokens, count > 0)
     if np.any(self.num_logit_bias.np[rows]):
-        tokens, count = _tokens(self.logit_bias_token_ids.gpu, self.num_logit_bias.gpu, idx)
-        column = torch.arange(tokens.shape[1], dtype=count.dtype, device=count.device)
-        bias = take(self.logit_bias.gpu, idx).masked_fill_(column >= count[:, None], 0.0)
-        logits.scatter_add_(1, tokens, bias.to(logits.dtype))
+        tokens, count = listed(self.logit_bias_token_ids.gpu, self.num_logit_bias.gpu, idx)
+        add_bias(logits, tokens, count, take(self.logit_bias.gpu, idx))
     if np.any(self.num_stop_token_ids.np[rows]):
-        tokens, count = _tokens(self.stop_token_ids.gpu, self.num_stop_token_ids.gpu, idx)
+        tokens, count = listed(self.stop_token_ids.gpu, self.num_stop_token_ids.gpu, idx)
         too_short = (count > 0) & (ctx.pos + 1 < take(self.min_lens.gpu, idx))
         restore = None
         if np.any(self.restore_when_all_masked.np[rows]):
@@ -35,7 +33,7 @@ def apply(self: LogitBiasState, logits: torch.Tensor, ctx: LogitsContext) -> tor
     return logits
 
 
-def _tokens(
+def listed(
     table: torch.Tensor, counts: torch.Tensor, idx: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Each row's token list [N, W] int64, filled up with its first token, and its length [N].
@@ -45,6 +43,15 @@ def _tokens(
     tokens, count = take(table, idx).long(), take(counts, idx)
     column = torch.arange(tokens.shape[1], dtype=count.dtype, device=count.device)
     return torch.where(column < count[:, None], tokens, tokens[:, :1]), count
+
+
+def add_bias(
+    logits: torch.Tensor, tokens: torch.Tensor, count: torch.Tensor, bias: torch.Tensor
+) -> None:
+    """Add ``bias`` [N, W] to the logits of ``tokens`` [N, W], the first ``count`` [N] of them."""
+    column = torch.arange(tokens.shape[1], dtype=count.dtype, device=count.device)
+    bias = bias.masked_fill(column >= count[:, None], 0.0)
+    logits.scatter_add_(1, tokens, bias.to(logits.dtype))
 
 
 def keep_only(logits: torch.Tensor, tokens: torch.Tensor, active: torch.Tensor) -> None:

@@ -1,19 +1,23 @@
 """Repetition, frequency and presence penalties, and the token counts they need.
 
-Replaces `PenaltiesState.apply` and `bincount` of `vllm.v1.worker.gpu.sample.penalties`: the
-object knows on the host which penalties a step uses and whether it has draft tokens, a kernel
-would have to do all the work every time. `N` is the number of logits rows, `V` the vocabulary,
+Replaces two methods of `PenaltiesState` of `vllm.v1.worker.gpu.sample.penalties`: the object knows
+on the host which penalties a step uses and whether it has draft tokens, a kernel would have to do
+all the work every time. `N` is the number of logits rows, `V` the vocabulary,
 `S` the number of request-state rows.
 """
 
 import numpy as np
 import torch
-from torch.nn.functional import pad
-from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
+from vllm.utils.torch_utils import async_tensor_h2d
+from vllm.v1.worker.gpu.sample.logits_processor.interface import (
+    LogitsContext,
+    LogitsProcRequestState,
+)
 from vllm.v1.worker.gpu.sample.penalties import PenaltiesState
 
+from vllm_hpu.device.own_graph import own_graph
 from vllm_hpu.runner.kernels.bits import pack, unpack
-from vllm_hpu.runner.kernels.rows import dump_row, take
+from vllm_hpu.runner.kernels.rows import take
 
 
 def apply(self: PenaltiesState, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
@@ -58,40 +62,49 @@ def draft_counts(tokens: torch.Tensor, local_pos: torch.Tensor, vocab_size: int)
     return running - take(running, first)
 
 
-def bincount(
-    expanded_idx_mapping: torch.Tensor,
-    all_token_ids: torch.Tensor,
-    prompt_len: torch.Tensor,
-    prefill_len: torch.Tensor,
+def apply_staged_writes(self: PenaltiesState) -> None:
+    """Count the tokens of new requests with penalties, and send the penalties.
+
+    Replaces `PenaltiesState.apply_staged_writes`. The requests' tokens must be on the device.
+    One request at a time and each in its full length: one graph, whoever comes.
+    """
+    for request in self._new_penalties_reqs:
+        count_tokens(self, request)
+    self._new_penalties_reqs.clear()
+    for penalty in (self.repetition_penalty, self.frequency_penalty, self.presence_penalty):
+        penalty.copy_to_uva()
+
+
+def count_tokens(self: PenaltiesState, request: int) -> None:
+    """Count a request's tokens from scratch: the set of prompt tokens, [S, ceil(V / 32)] int32, and
+    how often those were generated that came before a preemption, [S, V] int32.
+
+    request: row of the request states.
+    """
+    # A tensor of its own: a view of a longer one would be another graph.
+    row = async_tensor_h2d([request], device=self.device, dtype=torch.int64)
+    with own_graph():
+        _count(row, self.req_states, self.prompt_bin_mask, self.output_bin_counts)
+
+
+def _count(
+    row: torch.Tensor,
+    requests: LogitsProcRequestState,
     prompt_bin_mask: torch.Tensor,
     output_bin_counts: torch.Tensor,
-    max_prefill_len: int,
 ) -> None:
-    """Count the tokens of new requests from scratch. Replaces `penalties.bincount`.
-
-    expanded_idx_mapping: [n] state rows of the requests; all_token_ids: [S, L] int32; prompt_len,
-    prefill_len: [S] int32; prompt_bin_mask: [S, ceil(V / 32)] int32, the set of prompt tokens,
-    written; output_bin_counts: [S, V] int32, counts of tokens generated before a preemption,
-    written. max_prefill_len bounds prefill_len of these requests.
-    """
     vocab_size = output_bin_counts.shape[1]
-    # Powers of two keep the number of shapes small; extra rows are the dump row.
-    count = expanded_idx_mapping.shape[0]
-    extra = (1 << (count - 1).bit_length()) - count
-    rows = pad(expanded_idx_mapping.long(), (0, extra), value=dump_row(all_token_ids))
-    length = min(1 << max(max_prefill_len - 1, 0).bit_length(), all_token_ids.shape[1])
-
-    tokens = take(all_token_ids[:, :length], rows).long()
-    column = torch.arange(length, dtype=prompt_len.dtype, device=rows.device)
-    in_prompt = column < take(prompt_len, rows)[:, None]
-    in_output = ~in_prompt & (column < take(prefill_len, rows)[:, None])
+    tokens = take(requests.all_token_ids.gpu, row).long()
+    column = torch.arange(tokens.shape[1], dtype=torch.int32, device=row.device)
+    in_prompt = column < take(requests.prompt_len.gpu, row)[:, None]
+    in_output = ~in_prompt & (column < take(requests.prefill_len.gpu, row)[:, None])
     known = (tokens >= 0) & (tokens < vocab_size)
     bits = 32 * prompt_bin_mask.shape[1]
     # What does not count goes to a column of its own, behind the vocabulary.
-    members = torch.zeros(rows.shape[0], bits + 1, dtype=torch.int32, device=rows.device)
+    members = torch.zeros(1, bits + 1, dtype=torch.int32, device=row.device)
     members.scatter_(1, tokens.masked_fill(~(in_prompt & known), bits), 1)
-    prompt_bin_mask.index_copy_(0, rows, pack(members[:, :bits].contiguous()))
+    prompt_bin_mask.index_copy_(0, row, pack(members[:, :bits].contiguous()))
     counted = (in_output & known).to(torch.int32)
-    counts = torch.zeros(rows.shape[0], vocab_size, dtype=torch.int32, device=rows.device)
+    counts = torch.zeros(1, vocab_size, dtype=torch.int32, device=row.device)
     counts.scatter_add_(1, tokens.clamp_(0, vocab_size - 1), counted)
-    output_bin_counts.index_copy_(0, rows, counts)
+    output_bin_counts.index_copy_(0, row, counts)

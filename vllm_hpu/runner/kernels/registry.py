@@ -81,7 +81,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "gpu.block_table.BlockTables.compute_slot_mappings": block_tables.compute_slot_mappings,
     "gpu.sample.sampler.Sampler._sample_random": sampling.sample_random,
     "gpu.sample.penalties.PenaltiesState.apply": penalties.apply,
-    "gpu.sample.penalties.bincount": penalties.bincount,
+    "gpu.sample.penalties.PenaltiesState.apply_staged_writes": penalties.apply_staged_writes,
     "gpu.sample.logit_bias.LogitBiasState.apply": logit_bias.apply,
     "gpu.sample.thinking_budget.ThinkingBudgetState.apply_staged_writes": (
         thinking_budget.apply_staged_writes

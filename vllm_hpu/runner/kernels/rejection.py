@@ -58,11 +58,13 @@ def verify(
         seq_lens_upper_bound_np,
     )
     states = self.sampler.sampling_states
+    num_rows = idx_mapping.shape[0]
     drafts = Drafts(
         processed,
         draft_logits,
         verify_draft_sampled,
-        cu_num_logits,
+        cu_num_logits[:num_rows].long(),
+        lengths_of(cu_num_logits, num_rows).long() - 1,
         pos,
         idx_mapping,
         states.temperature.gpu,
@@ -85,7 +87,8 @@ class Drafts:
     target_logits: torch.Tensor  # [N, V], after sampling parameters, temperature included
     draft_logits: torch.Tensor | None  # [S, K, >= V], before temperature; None: certain drafts
     draft_sampled: torch.Tensor  # [N] input tokens; -1: a draft to reject
-    cu_num_logits: torch.Tensor  # [R + 1] int32
+    first: torch.Tensor  # [R] int64, the first logits row of each row
+    num_drafts: torch.Tensor  # [R] int64
     pos: torch.Tensor  # [N] int64
     idx_mapping: torch.Tensor  # [R]
     temperature: torch.Tensor  # [S] float32
@@ -103,8 +106,6 @@ class Drafts:
         self.logits = self.target_logits[:, :vocab]
         device = self.logits.device
         self.states = self.idx_mapping.long()
-        self.first = self.cu_num_logits[: self.num_rows].long()
-        self.num_drafts = lengths_of(self.cu_num_logits, self.num_rows).long() - 1
         step = torch.arange(self.num_steps, device=device)
         self.present = step < self.num_drafts[:, None]
         # Logits row of each draft, [R, K]; absent ones repeat some row and are not looked at.

@@ -44,7 +44,7 @@ def lookup(table: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> to
     nobody reads (padding) may come with a column outside of the table; a card would fetch foreign
     memory there.
     """
-    return table[rows.long(), columns.long().clamp_(0, table.shape[1] - 1)]
+    return table[rows.long(), columns.long().clamp(0, table.shape[1] - 1)]
 
 
 def dump_row(state: torch.Tensor) -> int:

@@ -98,9 +98,8 @@ gpu.sample.sampler.Sampler._sample_random:
     self processed_logits expanded_idx_mapping idx_mapping_np pos top_k top_p use_fused_sampler
 gpu.sample.penalties.PenaltiesState.apply:
     self logits ctx
-gpu.sample.penalties.bincount:
-    expanded_idx_mapping all_token_ids prompt_len prefill_len prompt_bin_mask output_bin_counts
-    max_prefill_len
+gpu.sample.penalties.PenaltiesState.apply_staged_writes:
+    self
 gpu.sample.logit_bias.LogitBiasState.apply:
     self logits ctx
 gpu.sample.thinking_budget.ThinkingBudgetState.apply_staged_writes:

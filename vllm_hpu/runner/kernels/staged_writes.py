@@ -2,9 +2,9 @@
 
 Methods that replace those of vLLM's `StagedWriteTensor`, `FusedStagedWriter` and
 `UvaBackedTensor`. vLLM sends four arrays per tensor to the device and lets the kernel work out
-where each value goes. Here the host, which knows it anyway, works it out. Few writes are copied
-straight to their places, without a launch; many are one copy of (place, value) pairs and one
-scatter.
+where each value goes. Here the host, which knows it anyway, works it out. Few writes, or long ones,
+are copied straight to their places, without a launch; many short ones are scattered, in pieces of
+one size, so that a tensor has one graph for it.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,13 @@ import torch
 from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.worker.gpu.buffer_utils import FusedStagedWriter, StagedWriteTensor, UvaBackedTensor
 
+from vllm_hpu.device.own_graph import own_graph
+
 _FEW = 8
-"""Most writes that are copied one by one: such a copy costs about what a launch does."""
+"""Writes that are copied one by one instead of a scatter: a copy costs less than a launch."""
+
+_PIECE = 1024
+"""Values of a scatter."""
 
 _SENT = "_hpu_sent"
 
@@ -29,24 +34,30 @@ def apply_write(self: StagedWriteTensor) -> None:
     """
     if not self._staged_write_indices:
         return
-    if len(self._staged_write_indices) <= _FEW:
+    pieces = -(-len(self._staged_write_contents) // _PIECE)
+    if len(self._staged_write_indices) <= _FEW * pieces:
         _copy_each(self)
         self.clear_staged_writes()
         return
     places, values = _places(self), _values(self)
-    # The number of staged values differs from step to step; a power of two keeps the number of
-    # shapes small. The padding repeats the last write, which changes nothing.
-    size = 1 << (len(places) - 1).bit_length()
-    pairs = np.empty((2, size), dtype=np.int64)
+    self.clear_staged_writes()
+    for start in range(0, len(places), _PIECE):
+        scatter(self, places[start : start + _PIECE], values[start : start + _PIECE])
+
+
+def scatter(tensor: StagedWriteTensor, places: np.ndarray, values: np.ndarray) -> None:
+    """Write 1 to ``_PIECE`` values, integers or the bits of float32, to flat places, all int64."""
+    # The rest repeats the last write, which changes nothing.
+    pairs = np.empty((2, _PIECE), dtype=np.int64)
     for target, source in zip(pairs, (places, values), strict=True):
         target[: len(places)] = source
         target[len(places) :] = source[-1]
-    device_pairs = async_tensor_h2d(pairs, device=self.gpu.device)
-    new = device_pairs[1]
-    # float32 travels as its bits.
-    new = new.to(torch.int32).view(torch.float32) if self.dtype.is_floating_point else new
-    self.gpu.view(-1).index_copy_(0, device_pairs[0], new.to(self.dtype))
-    self.clear_staged_writes()
+    with own_graph():
+        sent = async_tensor_h2d(pairs, device=tensor.gpu.device)
+        new = sent[1]
+        # float32 travels as its bits.
+        new = new.to(torch.int32).view(torch.float32) if tensor.dtype.is_floating_point else new
+        tensor.gpu.view(-1).index_copy_(0, sent[0], new.to(tensor.dtype))
 
 
 def _copy_each(tensor: StagedWriteTensor) -> None:

@@ -1,0 +1,54 @@
+"""What runs between a step's graphs now and then, when requests come.
+
+In graphs mode the bridge compiles these operators, too, at their first use. Each is a graph of its
+own and of one shape (``own_graph``), so that warm-up can be that first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from vllm.v1.worker.gpu.buffer_utils import StagedWriteTensor
+
+from vllm_hpu.execution.mode import Mode
+from vllm_hpu.runner.kernels.penalties import count_tokens
+from vllm_hpu.runner.kernels.staged_writes import scatter
+
+if TYPE_CHECKING:
+    from vllm_hpu.runner.model_runner import HpuModelRunner
+
+
+class BetweenGraphs:
+    """Runs all of it once, on the dump row."""
+
+    def __init__(self, runner: HpuModelRunner) -> None:
+        self._runner = runner
+        self._pending = runner.launcher.mode is Mode.GRAPHS
+
+    def warm_up_one(self) -> bool:
+        """Compile these graphs; False when that is done."""
+        if not self._pending:
+            return False
+        self._pending, runner = False, self._runner
+        for tensor in self._staged():
+            # The last element belongs to the dump row.
+            scatter(tensor, np.array([tensor.gpu.numel() - 1]), np.zeros(1, dtype=np.int64))
+        if runner.sampler is not None:
+            count_tokens(runner.sampler.penalties_state, runner.dump_row)
+        return True
+
+    def _staged(self) -> Iterator[StagedWriteTensor]:
+        """The tensors of request states that vLLM writes from the host, a few values at a time."""
+        runner = self._runner
+        yield from _staged_in(runner.req_states)
+        yield from runner.block_tables.block_tables
+        sampler = runner.sampler
+        if sampler is not None:
+            for owner in (sampler.logprob_token_ids_state, *sampler.logits_processors):
+                yield from _staged_in(owner)
+
+
+def _staged_in(owner: Any) -> Iterator[StagedWriteTensor]:
+    return (value for value in vars(owner).values() if isinstance(value, StagedWriteTensor))
