@@ -15,6 +15,7 @@ register()
 
 from vllm.v1.worker.gpu.buffer_utils import StagedWriteTensor, UvaBackedTensor  # noqa: E402
 
+from vllm_hpu.runner.kernels.staged_writes import scatter_many  # noqa: E402
 from vllm_hpu.runner.step_inputs import (  # noqa: E402
     CacheTables,
     Known,
@@ -135,8 +136,11 @@ def test_inputs_are_those_of_a_loop(step):
 
 @pytest.mark.parametrize("writes", [1, 8, 9, 20, 1500])
 @pytest.mark.parametrize("dtype", [torch.int32, torch.float32])
-def test_staged_writes_land_in_their_places_few_or_many(writes, dtype):
+@pytest.mark.parametrize("often", [False, True])
+def test_staged_writes_land_in_their_places_few_or_many(writes, dtype, often):
     tensor = StagedWriteTensor((1504, 6), dtype=dtype, device=torch.device("hpu"))
+    if often:
+        scatter_many(tensor)
     expected = torch.zeros(1504, 6, dtype=dtype)
     for index in range(writes):
         values = [1.5 + index, 2.0 + index] if dtype.is_floating_point else [1 + index, 2 + index]

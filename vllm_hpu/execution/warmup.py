@@ -43,7 +43,7 @@ from vllm_hpu.shapes.ready import ReadySet, padded_work
 
 if TYPE_CHECKING:
     from vllm_hpu.runner.graph_manager import HpuGraphManager
-    from vllm_hpu.runner.model_runner import HpuModelRunner
+    from vllm_hpu.runner.model_runner import HpuModelRunner, SmallGraphs
 
 logger = init_logger("vllm.plugins.vllm_hpu.warmup")
 
@@ -80,7 +80,7 @@ class WarmUp:
         self._ready = {loras > 0: ReadySet(runner.plan, padded_work) for loras in runner.lora_cases}
         self._manager.ready = self._ready
         self._budget = Budget(own.warmup_seconds, own.warmup_bytes)
-        self._room, self._reserve, self._sampler_bytes = 0, keep_free, 0
+        self._room, self._reserve, self._small_bytes = 0, keep_free, 0
         self._refusal = ""
         self.progress = WarmupProgress(planned=len(self._order.cases))
 
@@ -158,7 +158,7 @@ class WarmUp:
         return None
 
     def _finish(self) -> None:
-        while self._warm_sampler():
+        while self._warm_small():
             pass
         self.progress.finished = True
         left = list(self._order)
@@ -205,7 +205,7 @@ class WarmUp:
             reset_peak(device)
         fits = self._try(case, launch=not covered)
         if covered:
-            self._warm_sampler()
+            self._warm_small()
         seconds = time.perf_counter() - start
         if not fits:
             gc.collect()
@@ -245,17 +245,20 @@ class WarmUp:
             raise
         return True
 
-    def _warm_sampler(self) -> bool:
+    def _warm_small(self) -> bool:
         """Compile the next graphs beside the forwards; False when there are none left that fit."""
-        device = self._runner.device
         # The largest come first, so no later one takes more.
-        if not self._runner.small_graphs or self._sampler_bytes > self._room:
+        if self._small_bytes > self._room:
             return False
+        return any(self._warm_next(part) for part in self._runner.small_graphs)
+
+    def _warm_next(self, part: SmallGraphs) -> bool:
+        device = self._runner.device
         used = memory_info(device).used_bytes
-        more = self._runner.warm_up_one()
+        more = part.warm_up_one()
         # Logits are gathered from all ranks, so none may stop before the others.
         (least,) = agreement.least(-max(0, memory_info(device).used_bytes - used))
-        self._sampler_bytes = max(self._sampler_bytes, -least)
+        self._small_bytes = max(self._small_bytes, -least)
         self._room += least
         return more
 
@@ -267,7 +270,9 @@ class WarmUp:
         reset_peak(device)
         before = allocated_bytes(device)
         try:
-            self._warm_sampler()
+            # The first of each kind can do any step's work.
+            for part in runner.small_graphs:
+                self._warm_next(part)
             hidden = torch.zeros(
                 runner.scheduler_config.max_num_seqs,
                 runner.model_config.get_hidden_size(),

@@ -6,8 +6,7 @@ own and of one shape (``own_graph``), so that warm-up can be that first use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from vllm.v1.worker.gpu.buffer_utils import StagedWriteTensor
@@ -18,6 +17,12 @@ from vllm_hpu.runner.kernels.staged_writes import scatter
 
 if TYPE_CHECKING:
     from vllm_hpu.runner.model_runner import HpuModelRunner
+
+
+def scattered(runner: HpuModelRunner) -> list[StagedWriteTensor]:
+    """What vLLM writes from the host for each request of a step."""
+    requests = runner.req_states
+    return [requests.total_len, requests.num_computed_tokens, *runner.block_tables.block_tables]
 
 
 class BetweenGraphs:
@@ -32,23 +37,9 @@ class BetweenGraphs:
         if not self._pending:
             return False
         self._pending, runner = False, self._runner
-        for tensor in self._staged():
+        for tensor in scattered(runner):
             # The last element belongs to the dump row.
             scatter(tensor, np.array([tensor.gpu.numel() - 1]), np.zeros(1, dtype=np.int64))
         if runner.sampler is not None:
             count_tokens(runner.sampler.penalties_state, runner.dump_row)
         return True
-
-    def _staged(self) -> Iterator[StagedWriteTensor]:
-        """The tensors of request states that vLLM writes from the host, a few values at a time."""
-        runner = self._runner
-        yield from _staged_in(runner.req_states)
-        yield from runner.block_tables.block_tables
-        sampler = runner.sampler
-        if sampler is not None:
-            for owner in (sampler.logprob_token_ids_state, *sampler.logits_processors):
-                yield from _staged_in(owner)
-
-
-def _staged_in(owner: Any) -> Iterator[StagedWriteTensor]:
-    return (value for value in vars(owner).values() if isinstance(value, StagedWriteTensor))

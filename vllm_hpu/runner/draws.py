@@ -100,6 +100,15 @@ class Scored(NamedTuple):
     scores: torch.Tensor
     ranks: torch.Tensor
 
+    @classmethod
+    def zeros(cls, rows: int, most: int, device: torch.device) -> Scored:
+        """For ``rows`` rows of logits and the ``most`` likely tokens."""
+        return cls(
+            torch.zeros(rows, 1 + most, dtype=torch.int64, device=device),
+            torch.zeros(rows, 1 + most, dtype=torch.float32, device=device),
+            torch.zeros(rows, dtype=torch.int64, device=device),
+        )
+
 
 class Rules(NamedTuple):
     """What is the same for all steps of an engine.
@@ -153,7 +162,7 @@ def draw_tokens(
     drawn.sampled.copy_(sampled.masked_fill(~done, 0))
     drawn.rejected.copy_((rows.logits - sampled).masked_fill(~done, 0))
     if scored is not None:
-        _score(logits if rules.raw else scores, tokens.view(-1), scored, rules.normalised)
+        score(logits if rules.raw else scores, tokens.view(-1), scored, rules.normalised)
 
 
 def _logit_rows(rows: DrawRows, wishes: Wishes, width: int) -> LogitRows:
@@ -220,7 +229,7 @@ def _verified(
     return drafts.verify(rules.by_block) if draw.random else drafts.verify_greedy()
 
 
-def _score(source: torch.Tensor, drawn: torch.Tensor, scored: Scored, normalised: bool) -> None:
+def score(source: torch.Tensor, drawn: torch.Tensor, scored: Scored, normalised: bool) -> None:
     """Score the drawn tokens [N] and the most likely ones by ``source`` [N, V]."""
     best = torch.topk(source, scored.tokens.shape[1] - 1, dim=-1).indices
     tokens = torch.cat([drawn[:, None], best], dim=1)

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,13 +31,15 @@ from vllm_hpu.execution.launch import Launcher
 from vllm_hpu.execution.mode import Mode, choose_mode
 from vllm_hpu.execution.regions import compile_layers, compile_region, prepare_dynamo
 from vllm_hpu.lora.punica import with_adapters
-from vllm_hpu.runner.between_graphs import BetweenGraphs
+from vllm_hpu.runner.between_graphs import BetweenGraphs, scattered
 from vllm_hpu.runner.draws import Drawn
 from vllm_hpu.runner.forward import StepForward
 from vllm_hpu.runner.graph_manager import HpuGraphManager
+from vllm_hpu.runner.kernels.staged_writes import scatter_many
 from vllm_hpu.runner.plan import plan_for
+from vllm_hpu.runner.prompt_scores import PromptScores
 from vllm_hpu.runner.rows import pad_rows
-from vllm_hpu.runner.sampling import StepSampler, step_sampler
+from vllm_hpu.runner.sampling import StepSampler, most_scores, step_sampler
 from vllm_hpu.runner.step_inputs import StepInputs, is_plain
 from vllm_hpu.shapes.step import step_of
 from vllm_hpu.speculative import init_speculator, use_plain_launches
@@ -45,6 +47,14 @@ from vllm_hpu.speculative.ngram import NgramSpeculator
 from vllm_hpu.speculative.proposer import StepProposer
 
 logger = init_logger("vllm.plugins.vllm_hpu.runner")
+
+
+class SmallGraphs(Protocol):
+    """What has graphs beside the forwards."""
+
+    def warm_up_one(self) -> bool:
+        """Compile the next one on padding rows; False when none is left."""
+        ...
 
 
 class HpuModelRunner(GPUModelRunner):
@@ -75,7 +85,7 @@ class HpuModelRunner(GPUModelRunner):
         if self.mode.mode is Mode.COMPILE:
             prepare_dynamo()
         regions.use(partial(compile_region, mode=self.mode.mode))
-        self.small_graphs: list[StepSampler | StepProposer | BetweenGraphs] = []
+        self.small_graphs: list[SmallGraphs] = []
         with replaced(upstream, "init_speculator", init_speculator):
             super().__init__(_with_dump_row(vllm_config), device)
         self.dump_row = self.max_num_reqs - 1
@@ -104,15 +114,13 @@ class HpuModelRunner(GPUModelRunner):
         self.step_sampler = step_sampler(self)
         if self.step_sampler is None:
             return
-        self.small_graphs += [self.step_sampler, BetweenGraphs(self)]
+        scores = PromptScores(self, self.step_inputs, most_scores(self))
+        self.prompt_logprobs_worker = scores
+        self.small_graphs += [self.step_sampler, BetweenGraphs(self), scores]
         if isinstance(self.speculator, NgramSpeculator):
             proposer = StepProposer(self, self.speculator, self.step_inputs, self.step_sampler)
             self.speculator.propose_by(proposer)
             self.small_graphs.append(proposer)
-
-    def warm_up_one(self) -> bool:
-        """Compile the next of the graphs beside the forwards; False when none is left."""
-        return any(part.warm_up_one() for part in self.small_graphs)
 
     def initialize_kv_cache(self, *args: Any, **kwargs: Any) -> None:
         make_manager = partial(
@@ -122,6 +130,8 @@ class HpuModelRunner(GPUModelRunner):
         self.step_forward.forget_caches()
         with replaced(upstream, "ModelCudaGraphManager", make_manager):
             super().initialize_kv_cache(*args, **kwargs)
+        for tensor in scattered(self):
+            scatter_many(tensor)
 
     def gather_batch_req_state(
         self, scheduler_output: SchedulerOutput, dummy_run: bool

@@ -112,6 +112,12 @@ def feed_back(
     )
 
 
+def most_scores(runner: HpuModelRunner) -> int:
+    """Most likely tokens that the engine's graphs score."""
+    allowed = runner.model_config.max_logprobs
+    return min(MOST_SCORES, runner.vocab_size, allowed if allowed >= 0 else MOST_SCORES)
+
+
 class StepSampler:
     """Samples the rows whose hidden states a forward has kept, and feeds the tokens back.
 
@@ -122,21 +128,14 @@ class StepSampler:
     def __init__(self, runner: HpuModelRunner, sampler: Sampler, inputs: StepInputs) -> None:
         self._runner, self._sampler, self._inputs = runner, sampler, inputs
         rows, width, device = runner.max_num_reqs, inputs.width, runner.device
-        config, vocab_size = runner.model_config, runner.vocab_size
-        self._most_scores = min(
-            MOST_SCORES, vocab_size, config.max_logprobs if config.max_logprobs >= 0 else vocab_size
-        )
+        vocab_size = runner.vocab_size
+        self._most_scores = most_scores(runner)
         self.drawn = Drawn(
             torch.zeros(rows, width, dtype=torch.int64, device=device),
             torch.zeros(rows, dtype=torch.int32, device=device),
             torch.zeros(rows, dtype=torch.int32, device=device),
         )
-        places, columns = rows * width, 1 + self._most_scores
-        self._scored = Scored(
-            torch.zeros(places, columns, dtype=torch.int64, device=device),
-            torch.zeros(places, columns, dtype=torch.float32, device=device),
-            torch.zeros(places, dtype=torch.int64, device=device),
-        )
+        self._scored = Scored.zeros(rows * width, self._most_scores, device)
         self._masks = GrammarMasks(rows, width, vocab_size, device)
         self._special = special_of(
             sampler, runner.req_states, self._masks.mask, self._masks.acceptable

@@ -155,6 +155,7 @@ class StepInputs:
         rows: the persistent tensors of the batch rows.
         width: places for logits per row, W: one, and one per draft token.
         hidden: ``[R * W, hidden size]``, the hidden state of each place's token after a forward.
+        every_hidden: ``[T, hidden size]``, those of all tokens of the step.
         drafts: where draft tokens are; without columns if there is no speculation.
     """
 
@@ -176,6 +177,8 @@ class StepInputs:
         self._place_in_row = torch.zeros(count, dtype=torch.int32, device=device)
         size = runner.model_config.get_hidden_size()
         self.hidden = torch.zeros(places, size, dtype=runner.dtype, device=device)
+        tokens = max(runner.plan.max_tokens, runner.max_num_tokens)
+        self.every_hidden = torch.zeros(tokens, size, dtype=runner.dtype, device=device)
         self.drafts = DraftTable(count, self.width - 1, device)
 
     def stage(
@@ -243,7 +246,8 @@ class StepInputs:
         )
 
     def keep(self, hidden: torch.Tensor) -> None:
-        """Keep what is sampled from of a forward's result ``[T, H]``; part of the forward."""
+        """Keep a forward's result ``[T, H]``, and what is sampled from; part of the forward."""
+        self.every_hidden[: hidden.shape[0]].copy_(hidden)
         torch.index_select(hidden, 0, self.rows.logit_token, out=self.hidden)
 
     def batch(self, scheduled: Any, state: BatchReqState, desc: Any) -> InputBatch:

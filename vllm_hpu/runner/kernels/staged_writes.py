@@ -2,9 +2,9 @@
 
 Methods that replace those of vLLM's `StagedWriteTensor`, `FusedStagedWriter` and
 `UvaBackedTensor`. vLLM sends four arrays per tensor to the device and lets the kernel work out
-where each value goes. Here the host, which knows it anyway, works it out. Few writes, or long ones,
-are copied straight to their places, without a launch; many short ones are scattered, in pieces of
-one size, so that a tensor has one graph for it.
+where each value goes. Here the host, which knows it anyway, works it out. A write is copied to its
+place, without a launch. Tensors that get many short ones in a step (`scatter_many`) have them
+scattered, in pieces of one size: one graph.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,18 @@ from vllm.v1.worker.gpu.buffer_utils import FusedStagedWriter, StagedWriteTensor
 from vllm_hpu.device.own_graph import own_graph
 
 _FEW = 8
-"""Writes that are copied one by one instead of a scatter: a copy costs less than a launch."""
+"""Writes that are copied rather than scattered: a copy costs less than a launch."""
 
 _PIECE = 1024
 """Values of a scatter."""
 
-_SENT = "_hpu_sent"
+# Attributes that vLLM's classes do not declare.
+_SENT, _SCATTERED = "_hpu_sent", "_hpu_scattered"
+
+
+def scatter_many(tensor: StagedWriteTensor) -> None:
+    """Scatter the tensor's writes when there are many in a step."""
+    vars(tensor)[_SCATTERED] = True
 
 
 def apply_write(self: StagedWriteTensor) -> None:
@@ -35,7 +41,7 @@ def apply_write(self: StagedWriteTensor) -> None:
     if not self._staged_write_indices:
         return
     pieces = -(-len(self._staged_write_contents) // _PIECE)
-    if len(self._staged_write_indices) <= _FEW * pieces:
+    if len(self._staged_write_indices) <= _FEW * pieces or _SCATTERED not in vars(self):
         _copy_each(self)
         self.clear_staged_writes()
         return
@@ -86,7 +92,6 @@ def copy_to_device(self: UvaBackedTensor, n: int | None = None) -> torch.Tensor:
     sent = vars(self).get(_SENT)
     if sent is None or not np.array_equal(sent, self.np):
         values = self.np.copy()
-        # Not an attribute vLLM's class declares.
         vars(self)[_SENT] = values
         self.gpu.copy_(torch.from_numpy(values), non_blocking=True)
     return self.gpu if n is None else self.gpu[:n]
