@@ -141,6 +141,14 @@ def _needs_gradients(module: torch.fx.GraphModule, example_inputs: Sequence[Any]
     return any(t.requires_grad for t in itertools.chain(tensors, module.parameters()))
 
 
+def _names_streams(module: torch.fx.GraphModule) -> bool:
+    """Whether the program waits for streams or enters one."""
+    return any(
+        "stream" in node.meta.get("custom", {}) or str(node.target).startswith("streams.")
+        for node in module.graph.nodes
+    )
+
+
 def _with_gradients(
     module: torch.fx.GraphModule, example_inputs: Sequence[Any], boxed: bool, **how: Any
 ) -> Callable:
@@ -188,6 +196,8 @@ def hpu_backend(
     boxed = (kwargs.get("options") or {}).get("use_boxed_input", config.use_boxed_input)
     if node_log.wanted():
         return _with_gradients(module, example_inputs, boxed, decompositions=decompositions())
-    if _needs_gradients(module, example_inputs):
+    # AOTAutograd of PyTorch 2.13 plans streams with figures of CUDA, and cannot split a graph that
+    # waits in the middle. Such a graph is one recipe; its gradients are computed one by one.
+    if _needs_gradients(module, example_inputs) and not _names_streams(module):
         return _with_gradients(module, example_inputs, boxed)
     return _compile(module, example_inputs)
