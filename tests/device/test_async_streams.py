@@ -291,7 +291,8 @@ torch.hpu.manual_seed(5)
 graph.replay()
 random.replay()
 torch.hpu.manual_seed(6)
-print(torch.equal(drawn.cpu(), torch.rand(4, generator=torch.Generator().manual_seed(5))))
+seeded = torch.Generator(device="hpu").manual_seed(5)
+print(torch.equal(drawn.cpu(), torch.rand(4, device="hpu", generator=seeded).cpu()))
 """
     assert device("late").run(code) == ["True"]
 

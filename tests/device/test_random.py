@@ -96,3 +96,16 @@ def test_generators_of_the_host_are_taken():
 def test_generators_of_another_card_are_refused():
     with pytest.raises(RuntimeError, match="generator of hpu:0"):
         torch.rand(2, device="hpu:0", generator=torch.Generator(device="hpu:1"))
+
+
+def test_host_and_card_draw_different_numbers_from_one_seed():
+    torch.manual_seed(5)
+    host, card = torch.rand(256), torch.rand(256, device="hpu").cpu()
+    assert abs(torch.corrcoef(torch.stack([host, card]))[0, 1]) < 0.3
+    torch.manual_seed(5)
+    drawn = torch.bernoulli(torch.rand(256).to("hpu"))
+    assert 64 < int(drawn.sum()) < 192
+    generator = torch.Generator(device="hpu")
+    assert torch.initial_seed() == torch.hpu.initial_seed() == 5
+    assert generator.manual_seed(2**63 + 9).initial_seed() == 2**63 + 9
+    assert generator.seed() == generator.initial_seed()

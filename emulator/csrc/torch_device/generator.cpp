@@ -10,17 +10,27 @@
 #include "device_storage.h"
 
 namespace gaudi {
+namespace {
+
+// A program draws on the host and on a card after one call of torch.manual_seed. Drawn from one
+// sequence, the numbers would be equal: uniform numbers of the host taken as probabilities of a
+// Bernoulli draw on the card would all be missed.
+constexpr uint64_t kApartFromHost = 0x9E3779B97F4A7C15;
+
+uint64_t apart(uint64_t seed) { return seed ^ kApartFromHost; }  // its own inverse
+
+}  // namespace
 
 DeviceGenerator::DeviceGenerator(int card)
     : c10::GeneratorImpl(c10::Device(kHPU, static_cast<c10::DeviceIndex>(card)),
                          c10::DispatchKeySet(c10::DispatchKey::HPU)),
-      host_(at::make_generator<at::CPUGeneratorImpl>(c10::default_rng_seed_val)) {}
+      host_(at::make_generator<at::CPUGeneratorImpl>(apart(c10::default_rng_seed_val))) {}
 
 // Queued work draws what it would have drawn when it was submitted: the state the program sees and
 // sets is the one after it.
 void DeviceGenerator::set_current_seed(uint64_t seed) {
   come_after_draws();
-  host_.set_current_seed(seed);
+  host_.set_current_seed(apart(seed));
 }
 void DeviceGenerator::set_offset(uint64_t offset) {
   come_after_draws();
@@ -30,10 +40,10 @@ uint64_t DeviceGenerator::get_offset() const {
   come_after_draws();
   return host_.get_offset();
 }
-uint64_t DeviceGenerator::current_seed() const { return host_.current_seed(); }
+uint64_t DeviceGenerator::current_seed() const { return apart(host_.current_seed()); }
 uint64_t DeviceGenerator::seed() {
   come_after_draws();
-  return host_.seed();
+  return apart(host_.seed());
 }
 void DeviceGenerator::come_after_draws() const {
   if (runtime::any_pending()) runtime::wait_for_card(device_.index());

@@ -1,7 +1,7 @@
 // Where do random numbers on a card come from?
 //
-// Each card has a generator of its own that wraps a CPU generator: seeding a card draws what the host
-// would draw from the same seed, and host and cards do not disturb each other.
+// Each card has a generator of its own that wraps a CPU generator. Host and cards do not disturb each
+// other, and the host draws other numbers from the same seed, as with a card.
 #pragma once
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -22,7 +22,7 @@ class DeviceGenerator final : public c10::GeneratorImpl {
   c10::intrusive_ptr<c10::TensorImpl> get_state() const override;
   static c10::DeviceType device_type();
 
-  // What the CPU kernels draw from.
+  // What the CPU kernels draw from; its seed is another one than that of this generator.
   const at::Generator& host() const { return host_; }
 
  private:
