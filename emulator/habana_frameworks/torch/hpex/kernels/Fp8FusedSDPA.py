@@ -40,14 +40,15 @@ def fp8_fused_sdpa(
         q: ``[batch, heads, queries, dim]``.
         k, v: ``[batch, kv_heads, keys, dim]``.
         scale: factor of the scores, default ``1/sqrt(dim)``.
-        recompute: must not be False: the kernel that keeps the scores is refused.
+        recompute: False for the kernel that keeps the scores. It has no ``amax_o``, and its
+            scales are tensors. The default is the other one, which has the same result.
 
     Returns:
         ``(out, amax_s, amax_o)``.
     """
-    if recompute is False:
-        raise NotImplementedError(
-            "fp8_fused_sdpa: recompute=False is not emulated; pass True or leave it out"
+    if recompute is False and is_amax_o:
+        raise ValueError(
+            "fp8_fused_sdpa: recompute=False measures no amax_o; pass recompute=True for it"
         )
     if any(tensor.requires_grad for tensor in (q, k, v)):
         raise NotImplementedError(
@@ -60,6 +61,22 @@ def fp8_fused_sdpa(
     if grouped:
         q, k, v, attn_mask = gqa_input_reshape_fwd(q, k, v, attn_mask)
     scales = d_scale_q, d_scale_k, d_scale_v, q_scale_s, q_scale_o, d_scale_s
+    if recompute is False:
+        out, _, _, amax_s = torch.ops.hpu.fp8_sdpa_fwd(
+            q,
+            k,
+            v,
+            attn_mask,
+            dropout_p,
+            scale,
+            is_causal,
+            softmax_mode.lower(),
+            *scales,
+            is_amax_s,
+            valid_seq_len,
+            seq_padding_type.lower(),
+        )
+        return gqa_output_reshape(out) if grouped else out, amax_s, None
     out, _, _, _, amax_s, amax_o = torch.ops.hpu.fp8_sdpa_recomp_fwd(
         q,
         k,
