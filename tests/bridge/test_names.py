@@ -4,6 +4,7 @@ import importlib
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from habana_frameworks.torch.dynamo.compile_backend import config, options
 from habana_frameworks.torch.internal import bridge_config
 from habana_frameworks.torch.utils import _debug_C, debug
 from habana_frameworks.torch.utils.debug import logger as loggers
+from habana_frameworks.torch.utils.internal import Timer
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +52,22 @@ def test_a_refusal_gives_its_reason():
         _ = debug._clear_jit_cache
     with pytest.raises(AttributeError, match="pass of the card's graph compiler"):
         _ = torch.hpu.enable_quantization
+
+
+def test_shared_weights_stay_shared_without_the_bridges_change_to_modules():
+    one, two = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    two.weight = one.weight
+    torch.nn.ModuleList([one, two]).to("hpu")
+    assert one.weight is two.weight
+    assert one.weight.device.type == "hpu"
+
+
+def test_timer():
+    with Timer() as timer:
+        with pytest.raises(RuntimeError, match="has ended"):
+            _ = timer.elapsed
+        time.sleep(0.01)
+    assert 0.01 <= timer.elapsed == timer.end_t - timer.start_t
 
 
 def test_logging(tmp_path, monkeypatch):

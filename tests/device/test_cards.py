@@ -43,6 +43,14 @@ def test_a_card_that_does_not_exist():
         torch.hpu.synchronize("cpu")
 
 
+def test_every_card_reaches_every_other():
+    assert torch.hpu.can_device_access_peer(0, "hpu:1")
+    with pytest.raises(ValueError, match="hpu:1 twice"):
+        torch.hpu.can_device_access_peer(1, torch.device("hpu", 1))
+    assert torch.hpu.get_arch_list() == [torch.hpu.get_device_name()]
+    assert torch.hpu.get_gencode_flags() == ""
+
+
 @emulated_only
 def test_the_environment_chooses_cards_and_generation():
     code = (

@@ -46,6 +46,17 @@ def test_free_and_total():
     del x
 
 
+def test_counts_begin_anew_when_they_are_reset():
+    kept = torch.empty(MIB, dtype=torch.uint8, device="hpu")
+    active = torch.hpu.memory_stats()["ActiveAllocs"]
+    torch.hpu.reset_accumulated_memory_stats()
+    torch.empty(MIB, dtype=torch.uint8, device="hpu")
+    stats = torch.hpu.memory_stats()
+    assert (stats["NumAllocs"], stats["NumFrees"], stats["ActiveAllocs"]) == (1, 1, active)
+    assert stats["TotalAlloc"] == MIB
+    assert torch.hpu.memory_usage() == torch.hpu.memory_allocated() >= kept.numel()
+
+
 def test_the_peak_is_kept_until_it_is_reset():
     torch.hpu.reset_peak_memory_stats()
     start = torch.hpu.max_memory_allocated()

@@ -157,3 +157,20 @@ def get_device_properties(device: Any = None) -> DeviceProperties:
     index = _checked(device)
     settings = _settings()
     return DeviceProperties(settings.device_name, settings.memory_bytes, settings.modules[index])
+
+
+def can_device_access_peer(device: Any, peer_device: Any) -> bool:
+    """Whether a card reaches the memory of another one; all cards of a host are connected."""
+    if _checked(device) == _checked(peer_device):
+        raise ValueError(f"expected two cards, got hpu:{_checked(device)} twice")
+    return True
+
+
+def get_arch_list() -> list[str]:
+    """Names of the generations that programs are compiled for: the one of the cards here."""
+    return [get_device_name()]
+
+
+def get_gencode_flags() -> str:
+    """Flags of a device compiler that libraries were built with; there is none."""
+    return ""

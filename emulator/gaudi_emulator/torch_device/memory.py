@@ -8,6 +8,10 @@ from gaudi_emulator import _C
 
 from .devices import card_index
 
+_ACCUMULATED = ("allocations", "frees", "allocated_bytes_total")
+_before: dict[int, dict[str, int]] = {}
+"""By card: what had accumulated at the last `reset_accumulated_memory_stats`."""
+
 
 def _stats(device: Any) -> dict[str, int]:
     return _C.memory_stats(card_index(device))
@@ -29,6 +33,11 @@ def max_memory_allocated(device: Any = None) -> int:
     return _stats(device)["peak_bytes"]
 
 
+def memory_usage(device: Any = None) -> int:
+    """Same as `memory_allocated`: the tools of the card's driver would say it."""
+    return memory_allocated(device)
+
+
 def memory_reserved(device: Any = None) -> int:
     """Same as `memory_allocated`: nothing is held back between allocations."""
     return memory_allocated(device)
@@ -44,16 +53,25 @@ def reset_peak_memory_stats(device: Any = None) -> None:
     _C.reset_peak_memory(card_index(device))
 
 
+def reset_accumulated_memory_stats(device: Any = None) -> None:
+    """Let `memory_stats` count allocations and frees from now on."""
+    stats = _stats(device)
+    _before[card_index(device)] = {name: stats[name] for name in _ACCUMULATED}
+
+
 def memory_stats(device: Any = None) -> dict[str, int]:
     """Figures of the card's allocator, under the names the Gaudi bridge uses, in bytes."""
     stats = _stats(device)
+    active = stats["allocations"] - stats["frees"]
+    for name, before in _before.get(card_index(device), {}).items():
+        stats[name] -= before
     return {
         "Limit": stats["total_bytes"],
         "InUse": stats["in_use_bytes"],
         "MaxInUse": stats["peak_bytes"],
         "NumAllocs": stats["allocations"],
         "NumFrees": stats["frees"],
-        "ActiveAllocs": stats["allocations"] - stats["frees"],
+        "ActiveAllocs": active,
         "TotalAlloc": stats["allocated_bytes_total"],
         "NumOOM": stats["out_of_memory_errors"],
     }

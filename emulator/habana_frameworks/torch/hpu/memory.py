@@ -11,6 +11,7 @@ __all__ = [
     "memory_reserved",
     "memory_stats",
     "memory_summary",
+    "reset_accumulated_memory_stats",
     "reset_peak_memory_stats",
 ]
 
@@ -21,6 +22,7 @@ memory_allocated = _below.memory_allocated
 memory_reserved = _below.memory_reserved
 memory_stats = _below.memory_stats
 memory_summary = _below.memory_summary
+reset_accumulated_memory_stats = _below.reset_accumulated_memory_stats
 reset_peak_memory_stats = _below.reset_peak_memory_stats
 
 __getattr__ = refuse(__name__)

@@ -2,13 +2,14 @@
 
 import functools
 import os
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from habana_frameworks.torch._missing import refuse
 
-__all__ = ["is_lazy", "lazy_only"]
+__all__ = ["Timer", "is_lazy", "lazy_only"]
 
 _TRUE_UNLESS = "0"
 
@@ -50,6 +51,32 @@ def lazy_only(func: Callable) -> Callable[..., None]:
         pass
 
     return call_nothing
+
+
+class Timer:
+    """Context that measures the host's time in it.
+
+    Attributes:
+        start_t, end_t: seconds of ``time.perf_counter``, None before the context begins and ends.
+    """
+
+    def __init__(self) -> None:
+        self.start_t: float | None = None
+        self.end_t: float | None = None
+
+    def __enter__(self) -> "Timer":
+        self.start_t = time.perf_counter()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.end_t = time.perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds between begin and end."""
+        if self.start_t is None or self.end_t is None:
+            raise RuntimeError("Timer: ask for the time after the `with` block has ended")
+        return self.end_t - self.start_t
 
 
 __getattr__ = refuse(__name__)
