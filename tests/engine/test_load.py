@@ -11,18 +11,35 @@ import pytest
 from tests.engine.jobs import Job, Pass, run_jobs
 
 REQUESTS = 200
+# Adapters and drafts, with all that vLLM lets requests ask for beside them.
+DRAFTED = {
+    "enable_lora": True,
+    "max_lora_rank": 8,
+    "speculative_config": {
+        "method": "ngram",
+        "num_speculative_tokens": 3,
+        "prompt_lookup_max": 4,
+    },
+}
+LOADS = [("compile", "special"), ("graphs", "special"), ("graphs", "drafted")]
 
 
-@pytest.fixture(scope="module", params=("compile", "graphs"))
+@pytest.fixture(scope="module", params=LOADS, ids="-".join)
 def load_run(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> dict[str, Any]:
-    load = Pass(prompts=[], method="load", more={"requests": REQUESTS, "longest": 600, "seed": 1})
-    job = Job("load", str(tiny("llama")), [load], engine={"max_num_seqs": 16})
-    run = run_jobs(request.param, [job])["load"]
+    mode, wishes = request.param
+    more = {"requests": REQUESTS, "longest": 600, "seed": 1, "wishes": wishes}
+    engine: dict[str, Any] = {"max_num_seqs": 16}
+    if wishes == "drafted":
+        more["adapter"] = str(tiny("llama_lora_a"))
+        engine |= DRAFTED
+    load = Pass(prompts=[], method="load", more=more)
+    run = run_jobs(mode, [Job("load", str(tiny("llama")), [load], engine=engine)])["load"]
     assert "error" not in run, run["error"]
     return run
 
 
 def test_no_compilations(load_run: dict[str, Any]) -> None:
+    """In graphs mode operators between graphs are compiled, too: the lazy mode gathers them."""
     assert load_run["warm_up_compilations"] > 0
     assert load_run["compilations"] == 0
 
@@ -36,20 +53,3 @@ def test_every_request_ends_once(load_run: dict[str, Any]) -> None:
         else:
             assert answer["final"] == 1
             assert answer["tokens"] > 0
-
-
-def test_plain_requests_compile_no_gathered_graph_either(tiny: Callable[[str], Path]) -> None:
-    """In lazy mode a card compiles every operator outside of HPU graphs, too: there is none."""
-    more = {"requests": 60, "longest": 600, "seed": 1, "plain": True}
-    load = Pass(prompts=[], method="load", more=more)
-    job = Job(
-        "load",
-        str(tiny("llama")),
-        [load],
-        engine={"max_num_seqs": 8},
-        env={"GAUDI_EMULATOR_LAZY_GRAPHS": "1"},
-    )
-    run = run_jobs("graphs", [job])["load"]
-    assert "error" not in run, run["error"]
-    assert len(run["passes"][0]) == 60
-    assert run["compilations"] == 0

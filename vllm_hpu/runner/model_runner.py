@@ -31,6 +31,7 @@ from vllm_hpu.execution.launch import Launcher
 from vllm_hpu.execution.mode import Mode, choose_mode
 from vllm_hpu.execution.regions import compile_layers, compile_region, prepare_dynamo
 from vllm_hpu.lora.punica import with_adapters
+from vllm_hpu.lora.slots import separate_slots
 from vllm_hpu.runner.between_graphs import BetweenGraphs, scattered
 from vllm_hpu.runner.draws import Drawn
 from vllm_hpu.runner.forward import StepForward
@@ -97,6 +98,7 @@ class HpuModelRunner(GPUModelRunner):
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)
+        separate_slots(self.model)
         if self.mode.mode is Mode.COMPILE:
             regions = compile_layers(self.model)
             logger.info("torch.compile with hpu_backend: %d layers as regions.", regions)
