@@ -1,11 +1,13 @@
 """Multi-LoRA layers of vLLM over our products, against weights with the adapter merged in."""
 
+import gaudi_emulator
 import pytest
 import torch
 from vllm.config.lora import LoRAConfig
 from vllm.lora.layers import LoRAMapping
 
 from vllm_hpu.lora.punica import PunicaWrapperHPU, slots_of
+from vllm_hpu.lora.slots import FillsFromHost
 
 SLOTS, RANK, HIDDEN, TOKENS, LIMIT = 3, 4, 20, 11, 32
 # Adapter ids in the slots; slot 1 is empty.
@@ -189,3 +191,16 @@ def test_an_adapter_without_a_slot_is_refused(wrapper):
 def test_a_mapping_longer_than_the_step_limit_is_refused(wrapper):
     with pytest.raises(ValueError, match="--max-num-batched-tokens"):
         select(wrapper, [7] * (LIMIT + 1))
+
+
+def test_numbers_that_fill_a_slot_come_from_the_host() -> None:
+    weights, switches = torch.ones(2, 3, 4, device="hpu"), torch.ones(2, device="hpu").bool()
+    plain = torch.ones(2, device="hpu")
+    with gaudi_emulator.measure() as work, FillsFromHost():
+        weights[1] = 0
+        switches[0] = False
+        plain.zero_()
+    assert not work.launches
+    assert weights.cpu().view(2, -1).tolist() == [[1.0] * 12, [0.0] * 12]
+    assert switches.tolist() == [False, True]
+    assert plain.tolist() == [0.0, 0.0]

@@ -12,6 +12,9 @@ from vllm_hpu.shapes.plan import ShapePlan
 # many decode steps as it has tokens.
 EXPECTED_STEPS = {"decode": 100.0, "prefill": 1.0, "mixed": 1.0}
 
+# What adapters add to the cost of a graph, for the order only: little, but something.
+ADAPTERS = 1.1
+
 
 class Case(NamedTuple):
     """One graph: its key, and for how many active adapters it is made (0: for steps without)."""
@@ -40,12 +43,15 @@ class WarmUpOrder:
         known: Collection[str] = (),
     ) -> None:
         """``known`` are the texts of cases that a cache holds."""
-        self.covering = tuple(Case(key, loras) for key in plan.covering for loras in lora_cases)
+        # A graph with adapters serves steps without, too.
+        self.covering = tuple(Case(key, max(lora_cases)) for key in plan.covering)
         first = set(self.covering)
         rest = (Case(key, loras) for key in plan.keys for loras in lora_cases)
         self.cases = (*self.covering, *(case for case in rest if case not in first))
         self._plan = plan
-        self._cost = {key: cost(key) for key in plan.keys}
+        self._cost = {
+            case: cost(case.key) * (ADAPTERS if case.loras else 1.0) for case in self.cases
+        }
         self._known = {case for case in self.cases if str(case) in known}
         # What a launch costs in place of the pending case; None while no graph can stand in.
         self._stand_in: dict[Case, float | None] = dict.fromkeys(self.cases)
@@ -78,7 +84,7 @@ class WarmUpOrder:
                 return case
         best, most = None, (False, -1.0, -1.0)
         for case, stand_in in self._stand_in.items():
-            excess = max(0.0, (stand_in or 0.0) - self._cost[case.key])
+            excess = max(0.0, (stand_in or 0.0) - self._cost[case])
             expected = EXPECTED_STEPS[case.key.kind] * excess
             value = (case in self._known, missed(case) * excess, expected)
             if value > most and fits(case):
@@ -92,7 +98,7 @@ class WarmUpOrder:
     def done(self, case: Case, size: int | None = None) -> None:
         """``case`` has a graph, which keeps ``size`` bytes and can stand in for others."""
         self._stand_in.pop(case, None)
-        cost = self._cost[case.key]
+        cost = self._cost[case]
         for other in self._contained(case):
             if size is not None:
                 self._bytes[other] = min(size, self._bytes.get(other, size))
@@ -117,6 +123,6 @@ class WarmUpOrder:
         return [
             other
             for other in self._stand_in
-            if bool(other.loras) == bool(case.loras)
+            if bool(other.loras) <= bool(case.loras)
             and case.key.covers(self._plan.witness(other.key))
         ]

@@ -271,15 +271,16 @@ class WarmUp:
         before = allocated_bytes(device)
         try:
             # The first of each kind can do any step's work.
-            for part in runner.small_graphs:
+            for part in runner.first_graphs:
                 self._warm_next(part)
-            hidden = torch.zeros(
-                runner.scheduler_config.max_num_seqs,
-                runner.model_config.get_hidden_size(),
-                dtype=runner.dtype,
-                device=device,
-            )
-            runner._dummy_sampler_run(hidden)
+            if runner.step_sampler is None:
+                hidden = torch.zeros(
+                    runner.scheduler_config.max_num_seqs,
+                    runner.model_config.get_hidden_size(),
+                    dtype=runner.dtype,
+                    device=device,
+                )
+                runner._dummy_sampler_run(hidden)
             torch.hpu.synchronize()
         except Exception as error:
             if not is_out_of_memory(error):

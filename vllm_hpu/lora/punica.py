@@ -10,7 +10,9 @@ Layout of vLLM's weights: ``lora_a_stacked`` ``[slots, 1, rank, in]``, ``lora_b_
 ``[slots, 1, out, rank]``, empty slots zero (``lora/layers/base_linear.py``).
 """
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from vllm.config.lora import LoRAConfig
     from vllm.lora.layers import LoRAMapping
 
-__all__ = ["PunicaWrapperHPU", "slots_of", "with_adapters"]
+__all__ = ["PunicaWrapperHPU", "slots_of", "with_adapters", "wrappers_of"]
 
 NO_SLOT = -1
 
@@ -56,13 +58,17 @@ def _logits_per_request() -> int:
     return 1 if config is None else 1 + config.num_speculative_tokens
 
 
-@contextmanager
-def with_adapters(model: torch.nn.Module, active: bool) -> Iterator[None]:
-    """Let the LoRA layers of ``model`` run as in a step with adapters, or as in one without."""
+def wrappers_of(model: torch.nn.Module) -> set[PunicaWrapperHPU]:
+    """The wrappers of the LoRA layers of ``model``."""
     layers = (getattr(layer, "punica_wrapper", None) for layer in model.modules())
-    wrappers = {wrapper for wrapper in layers if isinstance(wrapper, PunicaWrapperHPU)}
+    return {wrapper for wrapper in layers if isinstance(wrapper, PunicaWrapperHPU)}
+
+
+@contextmanager
+def with_adapters(wrappers: Iterable[PunicaWrapperHPU], active: bool) -> Iterator[None]:
+    """Let LoRA layers run as in a step with adapters, or as in one without."""
     before = [(wrapper, wrapper.no_lora) for wrapper in wrappers]
-    for wrapper in wrappers:
+    for wrapper, _ in before:
         wrapper.no_lora = not active
     try:
         yield
@@ -98,12 +104,14 @@ class PunicaWrapperHPU(PunicaWrapperBase):
         # [2, tokens, slots]: 1 where the row uses the slot.
         self._own_slot = torch.zeros((2, width, self.slots), dtype=dtype, device=device)
         # The embedding layer reads this buffer by name, with as many rows as the step is padded to.
-        self._embeddings_indices.zero_()
+        async_tensor_h2d(
+            np.zeros(self._embeddings_indices.shape, dtype=np.int64), out=self._embeddings_indices
+        )
         self.no_lora = True
 
     def update_metadata(
         self,
-        mapping: "LoRAMapping",
+        mapping: LoRAMapping,
         lora_index_to_id: list[int | None],
         max_loras: int,
         vocab_size: int,

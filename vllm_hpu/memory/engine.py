@@ -125,7 +125,8 @@ class EngineMemory:
         least = -(-_max_memory_usage_bytes_from_groups(config, groups) // block) + 1
         room = self._room(block)
         with self.while_loading():
-            profile = measure_profile(runner)
+            # Where only the forward is profiled, the steps that are measured hold more.
+            profile = measure_profile(runner) if runner.step_inputs is None else 0
         torch.hpu.empty_cache()
         weights = int(runner.model_memory_usage)
         stay = memory_info(runner.device).used_bytes - self._used_before
@@ -193,7 +194,7 @@ class EngineMemory:
         if not self._graphs:
             return 0
         sampler = found.sampler if runner.step_sampler is not None else 0
-        return sum(found.steps.values()) * len(set(runner.lora_cases)) + sampler
+        return sum(found.steps.values()) + sampler
 
     def _room(self, block: int) -> Room:
         """``block``: bytes of a block of the KV cache, all layers."""

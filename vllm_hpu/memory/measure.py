@@ -1,8 +1,9 @@
 """What an engine takes of its card, measured before the KV cache is sized.
 
 The largest steps of the plan run once, operator by operator, over a KV cache of one block, and so
-does sampling with all that requests can ask for. Nothing is compiled: graphs would belong to the
-small cache, and a graph's memory is at most what its operators take one after another.
+does sampling with all that requests can ask for: a graph's memory is at most what its operators
+take one after another. With HPU graphs, whose lazy mode compiles what runs outside of graphs, only
+the step is run that is predicted to be the largest, and the sampler's graphs are those that serve.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from vllm.v1.worker.gpu.cudagraph_utils import (
 from vllm.v1.worker.gpu.sample.prompt_logprob import compute_prompt_logprobs_with_chunking
 
 from vllm_hpu.device.memory import allocated_bytes, memory_info, peak_bytes, reset_peak
-from vllm_hpu.memory.predict import PROMPT_CHUNK
+from vllm_hpu.execution.mode import Mode
+from vllm_hpu.memory.predict import PROMPT_CHUNK, step_bytes
 from vllm_hpu.runner.blank import prepare_blank_step
+from vllm_hpu.runner.plan import shape_of
+from vllm_hpu.runner.sampling import MOST_SCORES
 
 if TYPE_CHECKING:
     from vllm_hpu.runner.model_runner import HpuModelRunner
@@ -58,11 +62,20 @@ def measure(runner: HpuModelRunner) -> Measured:
     with torch.compiler.set_stance("force_eager"), _small_cache(runner):
         cache = sum(tensor.size for tensor in runner.kv_cache_config.kv_cache_tensors)
         tables = memory_info(runner.device).used_bytes - used - cache
-        steps = {}
-        for key in runner.plan.covering:
-            steps[key] = _peak(runner, partial(_forward, runner, key))
+        steps = _measure_steps(runner)
         sampler = _measure_sampler(runner)
     return Measured(max(0, tables), steps, sampler)
+
+
+def _measure_steps(runner: HpuModelRunner) -> dict[GraphKey, int]:
+    """The steps of the covering set; with HPU graphs the largest, and the others in proportion."""
+    keys, model = runner.plan.covering, shape_of(runner.vllm_config)
+    if runner.mode.mode is not Mode.GRAPHS or model is None:
+        return {key: _peak(runner, partial(_forward, runner, key)) for key in keys}
+    predicted = {key: step_bytes(key, model, runner.plan.limits) for key in keys}
+    largest = max(keys, key=predicted.__getitem__)
+    measured = _peak(runner, partial(_forward, runner, largest))
+    return {key: measured * predicted[key] // predicted[largest] for key in keys}
 
 
 def _peak(runner: HpuModelRunner, run: Callable[[], Any]) -> int:
@@ -83,10 +96,14 @@ def _measure_sampler(runner: HpuModelRunner) -> int:
     """Sampling all rows, or scoring a prompt, beside the largest step's hidden states."""
     if runner.sampler is None or not runner.is_last_pp_rank:
         return 0
-    rows = runner.scheduler_config.max_num_seqs
-    # With speculation every row has as many logits as draft tokens, and one more.
-    sampling = _peak(runner, partial(_sample, runner, rows)) * runner.decode_query_len
-    return max(sampling, _peak(runner, partial(_score_prompt, runner)))
+    peaks = [_peak(runner, part.launch_first) for part in runner.first_graphs]
+    if runner.step_sampler is None:
+        rows = runner.scheduler_config.max_num_seqs
+        # With speculation every row has as many logits as draft tokens, and one more.
+        peaks.append(_peak(runner, partial(_sample, runner, rows)) * runner.decode_query_len)
+    if runner.step_sampler is None or _most_logprobs(runner) > MOST_SCORES:
+        peaks.append(_peak(runner, partial(_score_prompt, runner)))
+    return max(peaks)
 
 
 def _hidden_states(runner: HpuModelRunner) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """What runs between a step's graphs now and then, when requests come.
 
 In graphs mode the bridge compiles these operators, too, at their first use. Each is a graph of its
-own and of one shape (``own_graph``), so that warm-up can be that first use.
+own and of one shape (``own_graph``), so that warm-up can be that first use. Until then writes are
+copied one by one.
 """
 
 from __future__ import annotations
@@ -9,20 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vllm.v1.worker.gpu.buffer_utils import StagedWriteTensor
 
-from vllm_hpu.execution.mode import Mode
 from vllm_hpu.runner.kernels.penalties import count_tokens
-from vllm_hpu.runner.kernels.staged_writes import scatter
+from vllm_hpu.runner.kernels.staged_writes import scatter, scatter_many
 
 if TYPE_CHECKING:
     from vllm_hpu.runner.model_runner import HpuModelRunner
-
-
-def scattered(runner: HpuModelRunner) -> list[StagedWriteTensor]:
-    """What vLLM writes from the host for each request of a step."""
-    requests = runner.req_states
-    return [requests.total_len, requests.num_computed_tokens, *runner.block_tables.block_tables]
 
 
 class BetweenGraphs:
@@ -30,16 +23,19 @@ class BetweenGraphs:
 
     def __init__(self, runner: HpuModelRunner) -> None:
         self._runner = runner
-        self._pending = runner.launcher.mode is Mode.GRAPHS
+        self._pending = True
 
     def warm_up_one(self) -> bool:
         """Compile these graphs; False when that is done."""
         if not self._pending:
             return False
         self._pending, runner = False, self._runner
-        for tensor in scattered(runner):
+        requests, tables = runner.req_states, runner.block_tables.block_tables
+        # What vLLM writes from the host for each request of a step.
+        for tensor in (requests.total_len, requests.num_computed_tokens, *tables):
             # The last element belongs to the dump row.
             scatter(tensor, np.array([tensor.gpu.numel() - 1]), np.zeros(1, dtype=np.int64))
+            scatter_many(tensor)
         if runner.sampler is not None:
             count_tokens(runner.sampler.penalties_state, runner.dump_row)
         return True

@@ -28,11 +28,12 @@ class StepForward:
 
     Attributes:
         key: the planned key of the step being prepared; the metadata is built for it.
+        runner: whose model it runs.
     """
 
     def __init__(self, runner: HpuModelRunner) -> None:
         self.key: GraphKey | None = None
-        self._runner = runner
+        self.runner = runner
         self._metadata: dict[str, Any] = {}
         self._slot_mappings: dict[str, Any] = {}
         self._token_types = TokenTypes(runner)
@@ -76,7 +77,7 @@ class StepForward:
 
     def bind(self, key: GraphKey) -> Callable[[], Any]:
         """The forward of the prepared step; its result is the model's output."""
-        runner = self._runner
+        runner = self.runner
         tokens = key.tokens
         buffers = runner.input_buffers
         inputs = {

@@ -102,9 +102,19 @@ class HpuGraphManager(ModelCudaGraphManager):
         if self.ready is None:
             key = self.plan.dispatch(step)
         else:
-            key = self.ready[loras > 0].dispatch(step)
+            key, loras = self._ready_key(step, loras, self.ready)
         self.forward.key = key
         return self.descriptor(key, loras)
+
+    def _ready_key(
+        self, step: Step, loras: int, ready: dict[bool, ReadySet]
+    ) -> tuple[GraphKey, int]:
+        """The key and adapters of the step's graph: one with adapters serves steps without."""
+        key = ready[loras > 0].dispatch(step)
+        if key in ready[loras > 0] or loras or True not in ready:
+            return key, loras
+        able = ready[True].dispatch(step)
+        return (able, max(self.forward.runner.lora_cases)) if able in ready[True] else (key, loras)
 
     def descriptor(self, key: GraphKey, num_active_loras: int) -> StepDescriptor:
         """The descriptor of a planned key; rows are always padded to capacity."""
@@ -152,5 +162,6 @@ class HpuGraphManager(ModelCudaGraphManager):
         if desc.key is None:
             raise RuntimeError(f"The step {desc} has no key.")
         # Graphs with adapters run other operators than graphs without.
-        launch_key = (desc.key, desc.num_active_loras > 0)
-        return self.launcher.launch(launch_key, self.forward.bind(desc.key))
+        adapters = desc.num_active_loras > 0
+        with self.forward.runner.adapters_on(adapters):
+            return self.launcher.launch((desc.key, adapters), self.forward.bind(desc.key))

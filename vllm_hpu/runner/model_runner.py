@@ -8,8 +8,7 @@ execution mode. Everything else is inherited.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,13 +29,12 @@ from vllm_hpu.compat.seams import replaced
 from vllm_hpu.execution.launch import Launcher
 from vllm_hpu.execution.mode import Mode, choose_mode
 from vllm_hpu.execution.regions import compile_layers, compile_region, prepare_dynamo
-from vllm_hpu.lora.punica import with_adapters
-from vllm_hpu.lora.slots import separate_slots
-from vllm_hpu.runner.between_graphs import BetweenGraphs, scattered
+from vllm_hpu.lora.punica import PunicaWrapperHPU, with_adapters, wrappers_of
+from vllm_hpu.lora.slots import fill_from_host
+from vllm_hpu.runner.between_graphs import BetweenGraphs
 from vllm_hpu.runner.draws import Drawn
 from vllm_hpu.runner.forward import StepForward
 from vllm_hpu.runner.graph_manager import HpuGraphManager
-from vllm_hpu.runner.kernels.staged_writes import scatter_many
 from vllm_hpu.runner.plan import plan_for
 from vllm_hpu.runner.prompt_scores import PromptScores
 from vllm_hpu.runner.rows import pad_rows
@@ -58,6 +56,14 @@ class SmallGraphs(Protocol):
         ...
 
 
+class FirstGraphs(SmallGraphs, Protocol):
+    """Of these one can do any step's work."""
+
+    def launch_first(self) -> None:
+        """Run that one on padding rows, before the KV cache is there."""
+        ...
+
+
 class HpuModelRunner(GPUModelRunner):
     """Runs a model's steps on one Gaudi card.
 
@@ -71,6 +77,7 @@ class HpuModelRunner(GPUModelRunner):
             before it.
         step_sampler: samples steps by one launch; None where vLLM's sampler always does.
         small_graphs: what has graphs beside the forwards.
+        first_graphs: those of which one is needed before the first request.
     """
 
     cudagraph_manager: HpuGraphManager | None
@@ -87,6 +94,8 @@ class HpuModelRunner(GPUModelRunner):
             prepare_dynamo()
         regions.use(partial(compile_region, mode=self.mode.mode))
         self.small_graphs: list[SmallGraphs] = []
+        self.first_graphs: list[FirstGraphs] = []
+        self._adapters: set[PunicaWrapperHPU] = set()
         with replaced(upstream, "init_speculator", init_speculator):
             super().__init__(_with_dump_row(vllm_config), device)
         self.dump_row = self.max_num_reqs - 1
@@ -98,7 +107,8 @@ class HpuModelRunner(GPUModelRunner):
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)
-        separate_slots(self.model)
+        fill_from_host(self.model)
+        self._adapters = wrappers_of(self.model)
         if self.mode.mode is Mode.COMPILE:
             regions = compile_layers(self.model)
             logger.info("torch.compile with hpu_backend: %d layers as regions.", regions)
@@ -118,11 +128,12 @@ class HpuModelRunner(GPUModelRunner):
             return
         scores = PromptScores(self, self.step_inputs, most_scores(self))
         self.prompt_logprobs_worker = scores
-        self.small_graphs += [self.step_sampler, BetweenGraphs(self), scores]
+        self.first_graphs += [self.step_sampler, scores]
         if isinstance(self.speculator, NgramSpeculator):
             proposer = StepProposer(self, self.speculator, self.step_inputs, self.step_sampler)
             self.speculator.propose_by(proposer)
-            self.small_graphs.append(proposer)
+            self.first_graphs.append(proposer)
+        self.small_graphs += [*self.first_graphs, BetweenGraphs(self)]
 
     def initialize_kv_cache(self, *args: Any, **kwargs: Any) -> None:
         make_manager = partial(
@@ -132,8 +143,6 @@ class HpuModelRunner(GPUModelRunner):
         self.step_forward.forget_caches()
         with replaced(upstream, "ModelCudaGraphManager", make_manager):
             super().initialize_kv_cache(*args, **kwargs)
-        for tensor in scattered(self):
-            scatter_many(tensor)
 
     def gather_batch_req_state(
         self, scheduler_output: SchedulerOutput, dummy_run: bool
@@ -255,17 +264,12 @@ class HpuModelRunner(GPUModelRunner):
         """Counts of active adapters that graphs differ by: none, and any."""
         return [0] if self.lora_config is None else [0, self.lora_config.max_loras]
 
-    @contextmanager
-    def adapters_on(self, active: bool) -> Iterator[None]:
-        """Run forwards as in a step with adapters (or without), for warm-up.
+    def adapters_on(self, active: bool) -> AbstractContextManager[None]:
+        """Run forwards as in a step with adapters (or without).
 
-        Which adapters a step uses changes no graph, so none is loaded, and those of users stay.
+        Which adapters a step uses changes no graph, and none at all is as good as any.
         """
-        if self.lora_config is None:
-            yield
-            return
-        with with_adapters(self.model, active):
-            yield
+        return with_adapters(self._adapters, active)
 
 
 def _with_dump_row(vllm_config: VllmConfig) -> VllmConfig:

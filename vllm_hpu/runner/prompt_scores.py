@@ -98,8 +98,12 @@ class PromptScores(PromptLogprobsWorker):
         if not self._pending:
             return False
         self._pending = False
-        self._launch()
+        self.launch_first()
         return True
+
+    def launch_first(self) -> None:
+        """Score a piece of nobody's prompt."""
+        self._launch()
 
     def _score_row(
         self, batch: InputBatch, row: int, state: int, prompt_len: int

@@ -217,13 +217,20 @@ class StepSampler:
         if not self._pending:
             return False
         rows, draw = self._pending.pop(0)
+        self._launch_blank(rows, draw)
+        self._ready.add((rows, draw))
+        return True
+
+    def launch_first(self) -> None:
+        """Draw from all rows with all that can be asked for."""
+        self._launch_blank(*self._pending[0])
+
+    def _launch_blank(self, rows: int, draw: Draw) -> None:
         # The last step's requests must not get a second token.
         self._inputs.blank()
         self._wait_for_copy()
         self._launch_sample(rows, draw)
         self._launch_feedback(rows)
-        self._ready.add((rows, draw))
-        return True
 
     def _covering(self, rows: int, draw: Draw = GREEDY) -> Iterator[tuple[int, Draw]]:
         return (case for case in self._ready if case[0] >= rows and case[1].can(draw))
@@ -260,7 +267,7 @@ class StepSampler:
         runner, inputs = self._runner, self._inputs
         states = self._sampler.sampling_states
         # A captured graph serves steps with and without adapters.
-        captured = runner.launcher.mode is Mode.GRAPHS and runner.lora_config is not None
+        captured = runner.launcher.mode is Mode.GRAPHS
         with runner.adapters_on(True) if captured else nullcontext():
             logits = runner.model.compute_logits(inputs.hidden[: rows * inputs.width])
         draw_tokens(

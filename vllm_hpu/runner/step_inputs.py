@@ -212,9 +212,12 @@ class StepInputs:
 
     def blank(self) -> None:
         """Leave padding rows only: nothing that is launched next concerns the last step's."""
-        self.rows.state.fill_(self._runner.dump_row)
-        self.rows.seq_lens.zero_()
-        self.rows.query_start_loc.zero_()
+        count, dump = self._runner.max_num_reqs, self._runner.dump_row
+        # Copies, which are no launches.
+        async_tensor_h2d(np.full(count, dump, dtype=np.int64), out=self.rows.state)
+        async_tensor_h2d(np.zeros(count, dtype=np.int32), out=self.rows.seq_lens[:count])
+        starts = self.rows.query_start_loc
+        async_tensor_h2d(np.zeros(starts.shape[0], dtype=np.int32), out=starts)
 
     def derive(self, tokens: int) -> None:
         """Fill the inputs of a forward of ``tokens`` padded tokens; part of the forward."""

@@ -86,10 +86,17 @@ class StepProposer:
         if not self._pending:
             return False
         window = self._pending.pop()
-        self._inputs.blank()
-        self._launch(window)
+        self._launch_blank(window)
         self._ready.add(window)
         return True
+
+    def launch_first(self) -> None:
+        """Propose for no row in the longest window."""
+        self._launch_blank(self._pending[-1])
+
+    def _launch_blank(self, window: int) -> None:
+        self._inputs.blank()
+        self._launch(window)
 
     def _launch(self, window: int) -> None:
         self._runner.launcher.launch(("propose", window), lambda: self._propose(window))
