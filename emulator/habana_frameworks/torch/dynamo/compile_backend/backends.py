@@ -142,9 +142,11 @@ def _needs_gradients(module: torch.fx.GraphModule, example_inputs: Sequence[Any]
 
 
 def _names_streams(module: torch.fx.GraphModule) -> bool:
-    """Whether the program waits for streams or enters one."""
+    """Whether the program waits for streams or events, or enters a stream."""
     return any(
-        "stream" in node.meta.get("custom", {}) or str(node.target).startswith("streams.")
+        "stream" in node.meta.get("custom", {})
+        or str(node.target).startswith("streams.")
+        or isinstance(node.meta.get("example_value"), torch.Stream | torch.Event)
         for node in module.graph.nodes
     )
 
