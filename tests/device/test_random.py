@@ -109,3 +109,21 @@ def test_host_and_card_draw_different_numbers_from_one_seed():
     assert torch.initial_seed() == torch.hpu.initial_seed() == 5
     assert generator.manual_seed(2**63 + 9).initial_seed() == 2**63 + 9
     assert generator.seed() == generator.initial_seed()
+
+
+def test_host_and_card_have_one_state_after_one_seed():
+    torch.manual_seed(8)
+    state = torch.hpu.get_rng_state()
+    assert torch.equal(state, torch.get_rng_state())
+    first = torch.rand(4, device="hpu").cpu()
+    later = torch.hpu.get_rng_state()
+    assert not torch.equal(later, state)
+    second = torch.rand(4, device="hpu").cpu()
+    torch.hpu.manual_seed(9)
+    for kept, drawn in ((state, first), (later, second)):
+        torch.hpu.set_rng_state(kept)
+        assert torch.hpu.initial_seed() == 8
+        assert torch.equal(torch.hpu.get_rng_state(), kept)
+        assert torch.equal(torch.rand(4, device="hpu").cpu(), drawn)
+    torch.hpu.set_rng_state(torch.Generator().manual_seed(8).get_state())
+    assert torch.equal(torch.rand(4, device="hpu").cpu(), first)

@@ -19,6 +19,25 @@ constexpr uint64_t kApartFromHost = 0x9E3779B97F4A7C15;
 
 uint64_t apart(uint64_t seed) { return seed ^ kApartFromHost; }  // its own inverse
 
+// Turns the engine behind a card into the one that the program sees, and back. As with the bridge,
+// host and card have the same state after the same seed (any_mode/test_hpu_rng_state.py of its
+// suite); once numbers are drawn, only the seed that is noted in the state differs.
+at::mt19937 seen_or_behind(const at::mt19937& engine) {
+  auto data = engine.data();
+  const bool untouched = data.state_ == at::mt19937(data.seed_).data().state_ && data.left_ == 1;
+  const auto seed = apart(data.seed_);
+  if (untouched) return at::mt19937(seed);
+  data.seed_ = seed;
+  at::mt19937 other;
+  other.set_data(data);
+  return other;
+}
+
+void swap_engine(const at::Generator& generator) {
+  auto* host = at::check_generator<at::CPUGeneratorImpl>(generator);
+  host->set_engine(seen_or_behind(host->engine()));
+}
+
 }  // namespace
 
 DeviceGenerator::DeviceGenerator(int card)
@@ -51,10 +70,13 @@ void DeviceGenerator::come_after_draws() const {
 void DeviceGenerator::set_state(const c10::TensorImpl& new_state) {
   come_after_draws();
   host_.unsafeGetGeneratorImpl()->set_state(new_state);
+  swap_engine(host_);
 }
 c10::intrusive_ptr<c10::TensorImpl> DeviceGenerator::get_state() const {
   come_after_draws();
-  return host_.unsafeGetGeneratorImpl()->get_state();
+  const auto seen = host_.clone();
+  swap_engine(seen);
+  return seen.unsafeGetGeneratorImpl()->get_state();
 }
 c10::DeviceType DeviceGenerator::device_type() { return kHPU; }
 
