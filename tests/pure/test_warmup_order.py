@@ -45,6 +45,21 @@ def test_the_covering_set_comes_first_and_everything_comes_once(loras: list[int]
     assert len(order) == 0
 
 
+def test_graphs_with_adapters_cover_steps_without() -> None:
+    """These still get graphs of their own, in the order of what they save."""
+    order = WarmUpOrder(PLAN, [0, 4], padded_work)
+    assert {case.loras for case in order.covering} == {4}
+    for case in order.covering:
+        order.done(case, 100)
+    without = [case for case in order if not case.loras]
+    assert {case.key for case in without} == set(PLAN.keys)
+    assert {order.bytes_bound(case) for case in without} == {100}
+    # A graph without adapters serves no step with some.
+    [largest] = [case for case in without if case.key == PLAN.covering[0]]
+    order.done(largest, 50)
+    assert {order.bytes_bound(case) for case in order if case.loras} == {100}
+
+
 def test_what_a_cache_holds_comes_next() -> None:
     known = {str(Case(PLAN.keys[index])) for index in (10, 20, 30)}
     order = WarmUpOrder(PLAN, [0], padded_work, known)
