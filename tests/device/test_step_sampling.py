@@ -26,8 +26,11 @@ from vllm.v1.worker.gpu.structured_outputs import (  # noqa: E402
     grammar_invalid_drafts,
 )
 
+from vllm_hpu.execution.launch import Launcher  # noqa: E402
+from vllm_hpu.execution.mode import Mode  # noqa: E402
 from vllm_hpu.runner.draws import (  # noqa: E402
     DRAWS,
+    GREEDY,
     Draw,
     Drawn,
     DrawRows,
@@ -37,7 +40,7 @@ from vllm_hpu.runner.draws import (  # noqa: E402
     draw_tokens,
 )
 from vllm_hpu.runner.grammar_masks import GrammarMasks  # noqa: E402
-from vllm_hpu.runner.sampling import Asks, asks  # noqa: E402
+from vllm_hpu.runner.sampling import Asks, StepSampler, asks  # noqa: E402
 from vllm_hpu.runner.special import special_of  # noqa: E402
 
 REQUESTS, PADDING, VOCABULARY, LENGTH, MOST = 6, 2, 150, 64, 5
@@ -305,6 +308,40 @@ def test_masks_of_the_last_step_are_taken_back():
     masks.stage(case.batch(), None)
     assert (masks.mask == -1).all()
     assert masks.acceptable.min() > LENGTH
+
+
+def test_a_grammar_ends_with_its_step_whatever_graph_is_ready():
+    """Until others are compiled, the first graph draws for steps without a grammar, too."""
+    case = Case(4, 1, False, (0.0,))
+    count, batch = len(case.rows), case.batch()
+    runner = SimpleNamespace(
+        max_num_reqs=count,
+        device=DEVICE,
+        vocab_size=VOCABULARY,
+        model_config=SimpleNamespace(max_logprobs=MOST),
+        req_states=case.states,
+        rejection_sampler=None,
+        plan=SimpleNamespace(row_buckets=(4, count)),
+        launcher=Launcher(Mode.EAGER),
+        model=SimpleNamespace(compute_logits=torch.clone),
+    )
+    rows = SimpleNamespace(
+        state=sent(case.rows, torch.int64),
+        seq_lens=sent(case.seq_lens, torch.int32),
+        logits=sent(case.counts, torch.int32),
+        query_start_loc=torch.zeros(count + 1, dtype=torch.int32, device=DEVICE),
+    )
+    inputs = SimpleNamespace(
+        width=1, hidden=case.logits, draft_tokens=None, rows=rows, blank=lambda: None
+    )
+    sampler = StepSampler(runner, case.sampler, inputs)
+    assert sampler.warm_up_one()
+    plain, special = GREEDY, Draw(special=True)
+    free = sampler.sample(batch, plain, None).sampled_token_ids.tolist()
+    assert free == case.logits.argmax(dim=-1, keepdim=True).tolist()
+    bound = sampler.sample(batch, special, case._grammar()).sampled_token_ids.tolist()
+    assert bound != free
+    assert sampler.sample(batch, plain, None).sampled_token_ids.tolist() == free
 
 
 @pytest.mark.parametrize(

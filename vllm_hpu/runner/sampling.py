@@ -181,9 +181,11 @@ class StepSampler:
         """
         rows = batch.num_reqs
         self._wait_for_copy()
-        if draw.special:
+        size, able = self._graph_for(rows, draw)
+        if able.special:
+            # Also where nobody asks: the last step's grammars must not hold.
             self._masks.stage(batch, grammar)
-        self._launch_sample(*self._graph_for(rows, draw))
+        self._launch_sample(size, able)
         drawn = self._first(rows)
         wanted = self._sampler.sampling_states.num_logprobs[batch.idx_mapping_np].max() >= 0
         return SamplerOutput(

@@ -10,7 +10,7 @@ __all__ = ["DraftTable"]
 
 
 class DraftTable:
-    """Draft tokens, written by the proposer's graph.
+    """Draft tokens, which the proposer's graph writes.
 
     Stands in for vLLM's ``RequestState.draft_tokens``, whose rows vLLM reads and writes by
     operators of their own between the graphs of a step.
@@ -30,7 +30,10 @@ class DraftTable:
         return self.of_request.shape
 
     def __setitem__(self, rows: torch.Tensor, drafts: torch.Tensor) -> None:
-        """What was proposed for the step's rows: the graph has written it."""
+        """Keep what was proposed for the step's rows [n], unless the graph has written it."""
+        if drafts.data_ptr() != self.of_row.data_ptr():
+            self.of_row[: drafts.shape[0]].copy_(drafts)
+            self.of_request.index_copy_(0, rows, drafts)
 
     def __getitem__(self, place: Any) -> torch.Tensor:
         """``[rows, :n]``: the last step's proposals; ``[row]``: what a new request clears."""
