@@ -97,11 +97,12 @@ def _measure_sampler(runner: HpuModelRunner) -> int:
     if runner.sampler is None or not runner.is_last_pp_rank:
         return 0
     peaks = [_peak(runner, part.launch_first) for part in runner.first_graphs]
-    if runner.step_sampler is None:
+    by_vllm = runner.step_sampler is None or runner.mode.mode is Mode.EAGER
+    if by_vllm:
         rows = runner.scheduler_config.max_num_seqs
         # With speculation every row has as many logits as draft tokens, and one more.
         peaks.append(_peak(runner, partial(_sample, runner, rows)) * runner.decode_query_len)
-    if runner.step_sampler is None or _most_logprobs(runner) > MOST_SCORES:
+    if by_vllm or _most_logprobs(runner) > MOST_SCORES:
         peaks.append(_peak(runner, partial(_score_prompt, runner)))
     return max(peaks)
 

@@ -126,9 +126,11 @@ class HpuModelRunner(GPUModelRunner):
         self.step_sampler = step_sampler(self)
         if self.step_sampler is None:
             return
-        scores = PromptScores(self, self.step_inputs, most_scores(self))
-        self.prompt_logprobs_worker = scores
-        self.first_graphs += [self.step_sampler, scores]
+        self.first_graphs.append(self.step_sampler)
+        if self.mode.mode is not Mode.EAGER:
+            scores = PromptScores(self, self.step_inputs, most_scores(self))
+            self.prompt_logprobs_worker = scores
+            self.first_graphs.append(scores)
         if isinstance(self.speculator, NgramSpeculator):
             proposer = StepProposer(self, self.speculator, self.step_inputs, self.step_sampler)
             self.speculator.propose_by(proposer)

@@ -3,7 +3,8 @@
 vLLM's sampler decides on the host, step by step, which operators to launch. Here the decision is
 made once per step among five kinds of draw (``draws.py``), each with a graph per row bucket. Steps
 with what no graph can do, which is rare (``Asks.MORE``), take vLLM's sampler, and only their
-feedback is one launch.
+feedback is one launch. So do special ones in eager mode, where there is no graph and whatever
+nobody asks for is best left out.
 """
 
 from __future__ import annotations
@@ -166,9 +167,9 @@ class StepSampler:
         """The draw that the step's requests need; None when no graph can do it."""
         rows = batch.idx_mapping_np[: len(batch.req_ids)]
         most = self._asks[rows].max(initial=Asks.NOTHING)
-        if most == Asks.MORE:
-            return None
         special = most == Asks.SPECIAL or grammar is not None
+        if most == Asks.MORE or (special and self._runner.launcher.mode is Mode.EAGER):
+            return None
         states = self._sampler.sampling_states
         hot = rows[states.temperature.np[rows] != 0]
         filtered = (states.top_k.np[hot] != states.vocab_size) | (states.top_p.np[hot] != 1.0)
