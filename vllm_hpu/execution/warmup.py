@@ -248,9 +248,9 @@ class WarmUp:
     def _warm_small(self) -> bool:
         """Compile the next graphs beside the forwards; False when there are none left that fit."""
         # The largest come first, so no later one takes more.
-        if self._small_bytes > self._room:
-            return False
-        return any(self._warm_next(part) for part in self._runner.small_graphs)
+        room = self._small_bytes <= self._room
+        parts = (part for part in self._runner.small_graphs if room or not part.takes_room)
+        return any(self._warm_next(part) for part in parts)
 
     def _warm_next(self, part: SmallGraphs) -> bool:
         device = self._runner.device

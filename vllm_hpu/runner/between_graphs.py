@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class BetweenGraphs:
     """Runs all of it once, on the dump row."""
 
+    takes_room = False
+
     def __init__(self, runner: HpuModelRunner) -> None:
         self._runner = runner
         self._pending = True

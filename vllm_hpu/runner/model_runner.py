@@ -49,7 +49,13 @@ logger = init_logger("vllm.plugins.vllm_hpu.runner")
 
 
 class SmallGraphs(Protocol):
-    """What has graphs beside the forwards."""
+    """What has graphs beside the forwards.
+
+    Attributes:
+        takes_room: whether a graph keeps memory worth counting.
+    """
+
+    takes_room: bool
 
     def warm_up_one(self) -> bool:
         """Compile the next one on padding rows; False when none is left."""
@@ -135,7 +141,7 @@ class HpuModelRunner(GPUModelRunner):
             proposer = StepProposer(self, self.speculator, self.step_inputs, self.step_sampler)
             self.speculator.propose_by(proposer)
             self.first_graphs.append(proposer)
-        self.small_graphs += [*self.first_graphs, BetweenGraphs(self)]
+        self.small_graphs += [BetweenGraphs(self), *self.first_graphs]
 
     def initialize_kv_cache(self, *args: Any, **kwargs: Any) -> None:
         make_manager = partial(

@@ -43,6 +43,8 @@ def score_tokens(
 class PromptScores(PromptLogprobsWorker):
     """Scores prompts for up to ``most`` likely tokens; who wants more gets vLLM's way."""
 
+    takes_room = True
+
     def __init__(self, runner: HpuModelRunner, inputs: StepInputs, most: int) -> None:
         mode = runner.model_config.logprobs_mode
         super().__init__(runner.max_num_reqs, runner.device, mode)

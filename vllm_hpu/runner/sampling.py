@@ -126,6 +126,8 @@ class StepSampler:
         drawn: the last step's tokens, of all rows.
     """
 
+    takes_room = True
+
     def __init__(self, runner: HpuModelRunner, sampler: Sampler, inputs: StepInputs) -> None:
         self._runner, self._sampler, self._inputs = runner, sampler, inputs
         rows, width, device = runner.max_num_reqs, inputs.width, runner.device

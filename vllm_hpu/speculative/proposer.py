@@ -60,6 +60,8 @@ def propose(
 class StepProposer:
     """Proposes for all rows at once, by the smallest compiled graph whose window is long enough."""
 
+    takes_room = True
+
     def __init__(
         self,
         runner: HpuModelRunner,
