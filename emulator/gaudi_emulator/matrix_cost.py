@@ -119,6 +119,7 @@ _OWN: dict[str, Callable[[Sequence[Any], torch.Tensor], int]] = {
     "flash_attention": _attention,
     "sdpa_fwd": _attention,
     "sdpa_recomp_fwd": _attention,
+    "fp8_sdpa_fwd": _attention,
     "fp8_sdpa_recomp_fwd": _attention,
     "sdpa_bwd": _attention_backward,
     "sdpa_recomp_bwd": _recomputed_attention_backward,
