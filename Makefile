@@ -31,7 +31,7 @@ serve: install ## serve the demo model with the OpenAI API on HOST:PORT (127.0.0
 		--host $(HOST) --port $(PORT) --enable-auto-tool-choice --tool-call-parser hermes \
 		$(LIMITS) $(ARGS)
 
-test: install ## run the tests (about 16 minutes on 2 cores); ARGS="-k name" selects
+test: install ## run the tests (about half an hour on 2 cores); ARGS="-k name" selects
 	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slow: install ## run the tests that take longer
