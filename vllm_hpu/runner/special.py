@@ -20,7 +20,7 @@ from vllm.v1.worker.gpu.states import RequestState
 from vllm_hpu.runner.kernels.bad_words import bad_words
 from vllm_hpu.runner.kernels.bits import unpack
 from vllm_hpu.runner.kernels.logit_bias import add_bias, keep_only, listed, mask_tokens
-from vllm_hpu.runner.kernels.penalties import draft_counts
+from vllm_hpu.runner.kernels.penalties import draft_counts, penalize_repetition
 from vllm_hpu.runner.kernels.rows import take
 
 _MASKED = float("-inf")
@@ -163,8 +163,7 @@ def _penalize(scores: torch.Tensor, rows: LogitRows, special: Special) -> None:
     seen = counts > 0
     repetition = take(special.repetition, state)[:, None]
     known = unpack(take(special.prompt_set, state), size).logical_or_(seen)
-    factor = torch.where(scores > 0, 1.0 / repetition, repetition)
-    scores.mul_(factor.masked_fill_(~known, 1.0))
+    penalize_repetition(scores, known, repetition)
     scores.sub_(counts * take(special.frequency, state)[:, None])
     scores.sub_(seen * take(special.presence, state)[:, None])
 

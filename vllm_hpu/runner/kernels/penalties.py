@@ -34,8 +34,7 @@ def apply(self: PenaltiesState, logits: torch.Tensor, ctx: LogitsContext) -> tor
     if np.any(self.repetition_penalty.np[rows] != 1.0):
         penalty = take(self.repetition_penalty.gpu, idx)[:, None]
         prompt = unpack(take(self.prompt_bin_mask, idx), logits.shape[1])
-        factor = torch.where(scores > 0, 1.0 / penalty, penalty)
-        scores.mul_(factor.masked_fill_(~prompt.logical_or_(seen), 1.0))
+        penalize_repetition(scores, prompt.logical_or_(seen), penalty)
     if np.any(self.frequency_penalty.np[rows] != 0.0):
         scores.sub_(counts * take(self.frequency_penalty.gpu, idx)[:, None])
     if np.any(self.presence_penalty.np[rows] != 0.0):
@@ -43,6 +42,12 @@ def apply(self: PenaltiesState, logits: torch.Tensor, ctx: LogitsContext) -> tor
     if scores.dtype != logits.dtype:
         logits.copy_(scores)
     return logits
+
+
+def penalize_repetition(scores: torch.Tensor, known: torch.Tensor, penalty: torch.Tensor) -> None:
+    """Make the tokens `known` [N, V] less likely, in place. scores: [N, V]; penalty: [N, 1]."""
+    factor = torch.where(scores > 0, 1.0 / penalty, penalty)
+    scores.mul_(factor.masked_fill_(~known, 1.0))
 
 
 def draft_counts(tokens: torch.Tensor, local_pos: torch.Tensor, vocab_size: int) -> torch.Tensor:
