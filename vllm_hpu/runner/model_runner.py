@@ -256,10 +256,9 @@ class HpuModelRunner(GPUModelRunner):
     def _set_active_loras(
         self, prompt_lora_mapping: tuple[int, ...], *args: Any, **kwargs: Any
     ) -> None:
-        if self.step_inputs is not None:
+        if self.step_inputs is not None and self.step_inputs.width > 1:
             # Draft tokens have rows of logits, too.
-            places = self.step_inputs.width
-            prompt_lora_mapping = tuple(np.repeat(prompt_lora_mapping, places))
+            prompt_lora_mapping = tuple(np.repeat(prompt_lora_mapping, self.step_inputs.width))
         super()._set_active_loras(prompt_lora_mapping, *args, **kwargs)
 
     def shutdown(self) -> None:

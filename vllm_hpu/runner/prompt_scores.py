@@ -48,7 +48,7 @@ class PromptScores(PromptLogprobsWorker):
     def __init__(self, runner: HpuModelRunner, inputs: StepInputs, most: int) -> None:
         mode = runner.model_config.logprobs_mode
         super().__init__(runner.max_num_reqs, runner.device, mode)
-        self._runner, self._inputs, self._most = runner, inputs, most
+        self._runner, self._hidden, self._most = runner, inputs.keep_every(), most
         self._normalised = mode in ("raw_logprobs", "processed_logprobs")
         # Row 0: the tokens to score from; row 1: where the tokens that follow are.
         self._piece = torch.zeros(2, PIECE, dtype=torch.int64, device=runner.device)
@@ -155,6 +155,6 @@ class PromptScores(PromptLogprobsWorker):
 
     def _score_piece(self) -> None:
         runner = self._runner
-        logits = runner.model.compute_logits(take(self._inputs.every_hidden, self._piece[0]))
+        logits = runner.model.compute_logits(take(self._hidden, self._piece[0]))
         token_ids = runner.req_states.all_token_ids.gpu
         score_tokens(logits, self._piece[1], token_ids, self._scored, self._normalised)

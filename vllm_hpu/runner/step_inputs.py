@@ -155,7 +155,8 @@ class StepInputs:
         rows: the persistent tensors of the batch rows.
         width: places for logits per row, W: one, and one per draft token.
         hidden: ``[R * W, hidden size]``, the hidden state of each place's token after a forward.
-        every_hidden: ``[T, hidden size]``, those of all tokens of the step.
+        every_hidden: ``[T, hidden size]``, those of all tokens of the step; None until
+            :meth:`keep_every` is called.
         drafts: where draft tokens are; without columns if there is no speculation.
     """
 
@@ -177,8 +178,7 @@ class StepInputs:
         self._place_in_row = torch.zeros(count, dtype=torch.int32, device=device)
         size = runner.model_config.get_hidden_size()
         self.hidden = torch.zeros(places, size, dtype=runner.dtype, device=device)
-        tokens = max(runner.plan.max_tokens, runner.max_num_tokens)
-        self.every_hidden = torch.zeros(tokens, size, dtype=runner.dtype, device=device)
+        self.every_hidden: torch.Tensor | None = None
         self.drafts = DraftTable(count, self.width - 1, device)
 
     def stage(
@@ -248,9 +248,17 @@ class StepInputs:
             ),
         )
 
+    def keep_every(self) -> torch.Tensor:
+        """Keep the hidden states of all tokens from now on; before the first forward."""
+        runner = self._runner
+        tokens = max(runner.plan.max_tokens, runner.max_num_tokens)
+        self.every_hidden = self.hidden.new_zeros(tokens, self.hidden.shape[1])
+        return self.every_hidden
+
     def keep(self, hidden: torch.Tensor) -> None:
         """Keep a forward's result ``[T, H]``, and what is sampled from; part of the forward."""
-        self.every_hidden[: hidden.shape[0]].copy_(hidden)
+        if self.every_hidden is not None:
+            self.every_hidden[: hidden.shape[0]].copy_(hidden)
         torch.index_select(hidden, 0, self.rows.logit_token, out=self.hidden)
 
     def batch(self, scheduled: Any, state: BatchReqState, desc: Any) -> InputBatch:
@@ -259,6 +267,8 @@ class StepInputs:
         count, tokens = len(state.req_ids), desc.num_tokens
         drafts = state.num_draft_tokens_np
         logits = np.ones(count, dtype=np.int32) if drafts is None else 1 + drafts
+        logit_starts = np.zeros(count + 1, dtype=np.int32)
+        np.cumsum(logits, out=logit_starts[1:])
         starts = self.stage(state.idx_mapping_np, state.num_scheduled_tokens, logits)
         computed = runner.req_states.num_computed_tokens_np[state.idx_mapping_np]
         longest = np.zeros(runner.max_num_reqs, dtype=np.int32)
@@ -275,7 +285,7 @@ class StepInputs:
             num_scheduled_tokens=state.num_scheduled_tokens,
             num_tokens=state.num_tokens,
             num_tokens_after_padding=tokens,
-            num_draft_tokens=int(logits.sum()) - count,
+            num_draft_tokens=int(logit_starts[-1]) - count,
             num_draft_tokens_per_req=drafts,
             query_start_loc=self.rows.query_start_loc,
             query_start_loc_np=starts,
@@ -295,7 +305,7 @@ class StepInputs:
             is_padding=buffers.is_padding[:tokens],
             logits_indices=self.rows.logit_token[:count],
             cu_num_logits=self._logit_starts[: count + 1],
-            cu_num_logits_np=np.cumsum([0, *logits], dtype=np.int32),
+            cu_num_logits_np=logit_starts,
             has_structured_output_reqs=scheduled.has_structured_output_requests,
             prompt_lens=None,
         )
