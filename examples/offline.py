@@ -11,7 +11,7 @@ import time
 from vllm import LLM, SamplingParams
 from vllm.platforms import current_platform
 
-from vllm_hpu.execution.mode import choose_mode
+from vllm_hpu.graphs.mode import choose_mode
 
 QUESTIONS = [
     "What is 17 + 25?",

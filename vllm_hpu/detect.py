@@ -102,7 +102,7 @@ def _why_broken(error: Exception) -> str:
 
 def _mode() -> tuple[str, str]:
     """The execution mode and why; a contradiction is refused later, by the rules."""
-    from vllm_hpu.execution.mode import default_mode
+    from vllm_hpu.graphs.mode import default_mode
 
     try:
         return default_mode().described()

@@ -71,7 +71,7 @@ class HpuPlatform(Platform):
 
     @classmethod
     def register_triton_kernel_overrides(cls) -> None:
-        from vllm_hpu.runner import kernels
+        from vllm_hpu import kernels
 
         kernels.register()
 
@@ -127,7 +127,7 @@ class HpuPlatform(Platform):
     @classmethod
     def opaque_attention_op(cls) -> bool:
         # vLLM's operator carries the layer's name, so every layer would be compiled anew. Compile
-        # mode has its own (execution/opaque_attention.py); elsewhere the layer is called directly.
+        # mode has its own (attention/opaque.py); elsewhere the layer is called directly.
         return False
 
     @classmethod

@@ -12,8 +12,8 @@ from vllm.config import CompilationMode
 from vllm.config.compilation import CUDAGraphMode
 from vllm.logger import init_logger
 
+from vllm_hpu.engine_plan import BLOCK_SIZE
 from vllm_hpu.errors import ConfigurationError, UnsupportedFeatureError
-from vllm_hpu.runner.plan import BLOCK_SIZE
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -67,7 +67,7 @@ def legal_block_size(config: VllmConfig) -> None:
 def our_worker(config: VllmConfig) -> None:
     """Select the plugin's worker."""
     if config.parallel_config.worker_cls == "auto":
-        config.parallel_config.worker_cls = "vllm_hpu.runner.worker.HpuWorker"
+        config.parallel_config.worker_cls = "vllm_hpu.worker.HpuWorker"
 
 
 def spawned_workers(config: VllmConfig) -> None:
@@ -79,7 +79,7 @@ def spawned_workers(config: VllmConfig) -> None:
 
 def lazy_collectives(config: VllmConfig) -> None:
     """HPU graphs hold collectives only if the bridge is told so before a worker imports it."""
-    from vllm_hpu.execution.mode import Mode, default_mode
+    from vllm_hpu.graphs.mode import Mode, default_mode
     from vllm_hpu.settings import export
 
     if config.parallel_config.world_size > 1 and default_mode().mode is Mode.GRAPHS:
@@ -186,7 +186,7 @@ def supported_model(config: VllmConfig) -> None:
 
 def published_metrics(config: VllmConfig) -> None:
     """Workers are other processes than the API server; it reads what they will count."""
-    from vllm_hpu.observe.publish import publish
+    from vllm_hpu.metrics.publish import publish
 
     publish()
 
@@ -202,7 +202,7 @@ def recorded_traffic(config: VllmConfig) -> None:
 
 def legal_shape_plan(config: VllmConfig) -> None:
     """Contradictory bucket variables end here, in the front end, with their names."""
-    from vllm_hpu.runner.plan import plan_for
+    from vllm_hpu.engine_plan import plan_for
 
     if config.model_config is not None and config.cache_config is not None:
         plan_for(config)

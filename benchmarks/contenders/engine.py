@@ -38,7 +38,7 @@ class Engine:
 
     def _mode(self) -> str:
         if current_platform.device_type == "hpu":
-            from vllm_hpu.execution.mode import choose_mode
+            from vllm_hpu.graphs.mode import choose_mode
 
             return choose_mode(self.eager).mode.value
         compilation = self.llm.llm_engine.vllm_config.compilation_config

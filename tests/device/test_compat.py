@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_hpu.compat import seams
+from vllm_hpu import vllm_seams as seams
 
 from .conftest import run_python
 

@@ -10,8 +10,8 @@ import torch
 from gaudi_emulator import counters
 from torch import nn
 
-from vllm_hpu.execution.first_layer import starts_from_zero, with_residual
-from vllm_hpu.execution.keyed import Keyed, running
+from vllm_hpu.graphs.first_layer import starts_from_zero, with_residual
+from vllm_hpu.graphs.per_shape import Keyed, running
 
 from .conftest import emulated_only
 

@@ -3,7 +3,7 @@
 import gaudi_emulator
 import torch
 
-from vllm_hpu.speculative.drafts import DraftTable
+from vllm_hpu.step.draft_table import DraftTable
 
 DEVICE = torch.device("hpu")
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from models.tiny import build
-from vllm_hpu.execution.facts import graph_facts
-from vllm_hpu.execution.manifest import fingerprint
-from vllm_hpu.execution.mode import Mode
-from vllm_hpu.runner.plan import limits_of
+from vllm_hpu.engine_plan import limits_of
+from vllm_hpu.graphs.mode import Mode
+from vllm_hpu.warmup.fingerprint import graph_facts
+from vllm_hpu.warmup.manifest import fingerprint
 
 BASE: dict[str, Any] = {
     "dtype": "float32",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vllm_hpu.runner.kernels import register
+from vllm_hpu.kernels import register
 
 register()  # before the cases bind vLLM's launchers
 

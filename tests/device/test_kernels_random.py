@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_hpu.runner.kernels import register
+from vllm_hpu.kernels import register
 
 register()
 
@@ -15,7 +15,7 @@ from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p  # noqa: E402
 from vllm.v1.worker.gpu.sample.gumbel import gumbel_sample  # noqa: E402
 from vllm.v1.worker.gpu.sample.sampler import Sampler  # noqa: E402
 
-from vllm_hpu.runner.kernels.rejection import Drafts  # noqa: E402
+from vllm_hpu.kernels.rejection import Drafts  # noqa: E402
 
 # Chi-square value exceeded once in a million times, by degrees of freedom.
 RARE = {7: 40.5, 15: 55.8, 63: 132.0}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_hpu.runner.kernels import REPLACED, register
+from vllm_hpu.kernels import REPLACED, register
 
 register()
 
@@ -21,7 +21,7 @@ from vllm.v1.worker.gpu.model_states.prompt_embeds import PromptEmbedsState  # n
 from vllm.v1.worker.gpu.structured_outputs import StructuredOutputsWorker  # noqa: E402
 from vllm.v1.worker.utils import AttentionGroup, KVBlockZeroer  # noqa: E402
 
-from vllm_hpu.runner.kernels import registry  # noqa: E402
+from vllm_hpu.kernels import registry  # noqa: E402
 
 
 def ints(values) -> torch.Tensor:

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from vllm_hpu.speculative.ngram import lookup, window_for
+from vllm_hpu.spec_decode.ngram import lookup, window_for
 
 
 def plain_lookup(tokens, min_n, max_n, k):
@@ -116,8 +116,8 @@ def test_proposer_on_the_runners_request_states(speculative_config):
     from vllm.v1.worker.gpu.input_batch import InputBatch, InputBuffers
     from vllm.v1.worker.gpu.states import RequestState
 
-    from vllm_hpu.runner import kernels
-    from vllm_hpu.speculative import init_speculator
+    from vllm_hpu import kernels
+    from vllm_hpu.spec_decode import init_speculator
 
     kernels.register()
     device = torch.device("hpu")

@@ -3,9 +3,9 @@
 import pytest
 
 from models.tiny import build
+from vllm_hpu.engine_plan import plan_for
 from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.options import OPTIONS, settings_of
-from vllm_hpu.runner.plan import plan_for
 from vllm_hpu.settings import settings
 
 

@@ -33,7 +33,7 @@ def vllm_config(model_directory):
 
 @pytest.fixture
 def plan(vllm_config):
-    from vllm_hpu.runner.plan import plan_for
+    from vllm_hpu.engine_plan import plan_for
 
     return plan_for(vllm_config, num_blocks=40)
 

@@ -9,14 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_hpu.runner.kernels import register
+from vllm_hpu.kernels import register
 
 register()
 
 from vllm.v1.worker.gpu.buffer_utils import StagedWriteTensor, UvaBackedTensor  # noqa: E402
 
-from vllm_hpu.runner.kernels.staged_writes import scatter_many  # noqa: E402
-from vllm_hpu.runner.step_inputs import (  # noqa: E402
+from vllm_hpu.kernels.staged_writes import scatter_many  # noqa: E402
+from vllm_hpu.step.inputs import (  # noqa: E402
     CacheTables,
     Known,
     RowInputs,

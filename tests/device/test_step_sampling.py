@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vllm_hpu.runner.kernels import register
+from vllm_hpu.kernels import register
 
 register()
 
@@ -26,9 +26,12 @@ from vllm.v1.worker.gpu.structured_outputs import (  # noqa: E402
     grammar_invalid_drafts,
 )
 
-from vllm_hpu.execution.launch import Launcher  # noqa: E402
-from vllm_hpu.execution.mode import Mode  # noqa: E402
-from vllm_hpu.runner.draws import (  # noqa: E402
+from vllm_hpu.graphs.launcher import Launcher  # noqa: E402
+from vllm_hpu.graphs.mode import Mode  # noqa: E402
+from vllm_hpu.sample.grammar_bitmask import GrammarMasks  # noqa: E402
+from vllm_hpu.sample.graph_sampler import Asks, StepSampler, asks  # noqa: E402
+from vllm_hpu.sample.logits_processors import special_of  # noqa: E402
+from vllm_hpu.sample.sampling_graph import (  # noqa: E402
     DRAWS,
     GREEDY,
     Draw,
@@ -39,9 +42,6 @@ from vllm_hpu.runner.draws import (  # noqa: E402
     Wishes,
     draw_tokens,
 )
-from vllm_hpu.runner.grammar_masks import GrammarMasks  # noqa: E402
-from vllm_hpu.runner.sampling import Asks, StepSampler, asks  # noqa: E402
-from vllm_hpu.runner.special import special_of  # noqa: E402
 
 REQUESTS, PADDING, VOCABULARY, LENGTH, MOST = 6, 2, 150, 64, 5
 DUMP = REQUESTS

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vllm_hpu.runner import plan
+from vllm_hpu import engine_plan as plan
 
 BLOCK = 16
 LONGEST = 64

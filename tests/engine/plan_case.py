@@ -15,7 +15,7 @@ def main() -> None:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.usage.usage_lib import UsageContext
 
-    from vllm_hpu.runner.plan import plan_for
+    from vllm_hpu.engine_plan import plan_for
 
     flags: dict[str, Any] = json.loads(sys.argv[1])
     found = {}

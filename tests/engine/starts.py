@@ -60,7 +60,7 @@ def run(arguments: dict[str, Any], out: Path) -> None:
     import gaudi_emulator
     from vllm import LLM, SamplingParams
 
-    from vllm_hpu.runner.plan import plan_for
+    from vllm_hpu.engine_plan import plan_for
 
     engine = LLM(**arguments)
     counters = gaudi_emulator.counters()

@@ -2,10 +2,8 @@
 
 import pytest
 
-from vllm_hpu.execution.order import Case, WarmUpOrder
-from vllm_hpu.observe.forecast import Demand, GraphPrices, forecast, padding_by_graphs
-from vllm_hpu.observe.words import duration, percent, size, table
-from vllm_hpu.runner.plan import engine_limits
+from vllm_hpu.engine_plan import engine_limits
+from vllm_hpu.planner.forecast import Demand, GraphPrices, forecast, padding_by_graphs
 from vllm_hpu.settings import Settings
 from vllm_hpu.shapes.cost import CostModel, exact
 from vllm_hpu.shapes.model import ModelShape
@@ -13,6 +11,8 @@ from vllm_hpu.shapes.plan import ShapePlan
 from vllm_hpu.shapes.ready import ReadySet
 from vllm_hpu.shapes.simulate import steps_of
 from vllm_hpu.shapes.traffic import Length, Load, Traffic
+from vllm_hpu.text import duration, percent, size, table
+from vllm_hpu.warmup.order import Case, WarmUpOrder
 
 MODEL = ModelShape(3, 256, 4, 2, 64, 640, 768)
 LIMITS = engine_limits(16, 512, 1024, 128)

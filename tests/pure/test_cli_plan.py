@@ -15,15 +15,15 @@ import pytest
 
 from tests.conftest import ROOT
 from vllm_hpu.cli import main
-from vllm_hpu.execution.manifest import GraphRecord, Manifest
-from vllm_hpu.observe.model_folder import ModelFolder
-from vllm_hpu.runner.plan import engine_limits
+from vllm_hpu.engine_plan import engine_limits
+from vllm_hpu.planner.model_config import ModelFolder
 from vllm_hpu.settings import Settings
 from vllm_hpu.shapes.cost import PREDICTED_GRAPH, CostModel
 from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.plan import ShapePlan
 from vllm_hpu.shapes.simulate import steps_of
 from vllm_hpu.shapes.traffic import Length, Load, Traffic
+from vllm_hpu.warmup.manifest import GraphRecord, Manifest
 
 DEMO = ROOT / "models" / "demo"
 COMMAND = Path(sys.executable).with_name("vllm-hpu")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_hpu.execution.manifest import GraphRecord, Manifest, fingerprint
+from vllm_hpu.warmup.manifest import GraphRecord, Manifest, fingerprint
 
 NAME = "0123456789abcdef"
 RECORD = GraphRecord(seconds=1.5, bytes=4096, cached=False)
@@ -166,7 +166,7 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from vllm_hpu.execution.manifest import GraphRecord, Manifest\n"
+        "from vllm_hpu.warmup.manifest import GraphRecord, Manifest\n"
         f"manifest = Manifest.load(Path(sys.argv[1]), {NAME!r})\n"
         "for index in range(10**9):\n"
         "    manifest.record(f'graph {index % 500}', GraphRecord(index, index, False))\n"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_hpu.memory.forecast import forecast
+from vllm_hpu.engine_plan import engine_limits
 from vllm_hpu.memory.plan import (
     Ask,
     Need,
@@ -20,7 +20,7 @@ from vllm_hpu.memory.plan import (
 )
 from vllm_hpu.memory.predict import predict, weight_bytes
 from vllm_hpu.memory.refusal import Prediction
-from vllm_hpu.runner.plan import engine_limits
+from vllm_hpu.planner.memory_forecast import forecast
 from vllm_hpu.shapes.model import ModelShape
 
 SIZE = st.integers(0, 1 << 40)

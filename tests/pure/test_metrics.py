@@ -10,16 +10,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from tests.conftest import ROOT
-from vllm_hpu.observe.engine_metrics import StepMetrics
-from vllm_hpu.observe.metrics import (
+from vllm_hpu.engine_plan import engine_limits
+from vllm_hpu.metrics.collector import StepMetrics
+from vllm_hpu.metrics.definitions import (
     COMMON_LABELS,
     COMPILATIONS,
     HOST_FALLBACKS,
     METRICS,
     WARM_UP_SECONDS,
 )
-from vllm_hpu.observe.store import Store
-from vllm_hpu.runner.plan import engine_limits
+from vllm_hpu.metrics.store import Store
 from vllm_hpu.shapes.plan import ShapePlan
 from vllm_hpu.shapes.step import Step
 from vllm_hpu.shapes.strategies.exponential import Exponential

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_hpu.runner.plan import engine_limits
+from vllm_hpu.engine_plan import engine_limits
 from vllm_hpu.shapes.limits import Limits
 from vllm_hpu.shapes.plan import ShapePlan
 from vllm_hpu.shapes.step import step_of

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vllm_hpu.execution.budget import Budget
-from vllm_hpu.execution.order import Case, WarmUpOrder
-from vllm_hpu.execution.progress import WarmupProgress
+from vllm_hpu.metrics.progress import WarmupProgress
 from vllm_hpu.shapes import Limits, ShapePlan
 from vllm_hpu.shapes.ready import ReadySet, padded_work
 from vllm_hpu.shapes.strategies.exponential import Exponential
+from vllm_hpu.warmup.budget import Budget
+from vllm_hpu.warmup.order import Case, WarmUpOrder
 
 SERVER = Limits(16, 512, 2048, 128)
 PLAN = ShapePlan(SERVER, Exponential())

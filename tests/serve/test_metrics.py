@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import ROOT
 from tests.serve.server import serve
-from vllm_hpu.observe.metrics import METRICS
-from vllm_hpu.runner.plan import engine_limits
+from vllm_hpu.engine_plan import engine_limits
+from vllm_hpu.metrics.definitions import METRICS
 from vllm_hpu.settings import Settings
 from vllm_hpu.shapes.model import ModelShape
 from vllm_hpu.shapes.plan import ShapePlan

@@ -11,7 +11,7 @@ from vllm.config import VllmConfig
 from vllm.v1.engine import FinishReason
 from vllm.v1.metrics.stats import FinishedRequestStats, IterationStats, SchedulerStats
 
-from vllm_hpu.observe.traffic_log import TrafficLog
+from vllm_hpu.metrics.traffic_recorder import TrafficLog
 from vllm_hpu.settings import settings
 from vllm_hpu.shapes.traffic import Length, Load, Traffic
 

@@ -11,7 +11,7 @@ from vllm_hpu.attention.metadata import HpuAttentionMetadata
 from vllm_hpu.attention.paged import decode_attention
 from vllm_hpu.attention.plans import Need, Plans
 from vllm_hpu.attention.prefill import prefill_attention
-from vllm_hpu.attention.regions import region
+from vllm_hpu.graphs.region import region
 
 __all__ = ["HpuAttentionImpl", "paged_attention"]
 

@@ -18,7 +18,7 @@ from vllm_hpu.attention.cache import PageLayout, page_view, token_rows, write_kv
 from vllm_hpu.attention.impl import paged_attention
 from vllm_hpu.attention.metadata import HpuAttentionMetadata
 from vllm_hpu.attention.plans import Need
-from vllm_hpu.attention.regions import region
+from vllm_hpu.graphs.region import region
 
 __all__ = ["HpuMLABackend", "HpuMLAImpl", "HpuMLAPrefillBackend"]
 

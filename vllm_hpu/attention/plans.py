@@ -11,8 +11,8 @@ import torch
 from vllm_hpu.attention import derive
 from vllm_hpu.attention.cache import PageLayout, token_rows
 from vllm_hpu.attention.derive import DecodePlan, PrefillPlan
-from vllm_hpu.attention.regions import region
 from vllm_hpu.attention.shape import AttentionShape
+from vllm_hpu.graphs.region import region
 
 __all__ = ["Group", "Need", "Plans", "derive_plans", "plans_of"]
 

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from vllm_hpu import __version__
-from vllm_hpu.cli import plan
 from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.planner import command as plan
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,7 +26,8 @@ def install() -> None:
 
 def install_in_worker() -> None:
     """Apply what only a process that drives a device needs; idempotent."""
-    from vllm_hpu.compat import multimodal_merge, seams, torch_accelerator, torch_cuda
+    from vllm_hpu import vllm_seams as seams
+    from vllm_hpu.compat import multimodal_merge, torch_accelerator, torch_cuda
 
     seams.check()
     torch_cuda.install()

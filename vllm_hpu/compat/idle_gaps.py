@@ -22,7 +22,7 @@ def install() -> None:
     from vllm.v1.engine.core import EngineCoreProc
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    from vllm_hpu.compat import seams
+    from vllm_hpu import vllm_seams as seams
 
     seams.check(seams.ENGINE_SEAMS)
     initialize = EngineCoreProc._initialize_kv_caches
@@ -80,8 +80,8 @@ def _idle_warm_up(engine_core: Any) -> Any:
     """The engine core's part of warm-up, or None where everything is compiled first."""
     from vllm.v1.engine.core import DPEngineCoreProc
 
-    from vllm_hpu.execution.idle import IdleWarmUp
     from vllm_hpu.options import settings_of
+    from vllm_hpu.warmup.idle import IdleWarmUp
 
     config = engine_core.vllm_config
     told = isinstance(config.additional_config, dict) and config.additional_config.get(NO_GAPS)

@@ -19,7 +19,7 @@ def install() -> None:
     """Replace the method. Raises ImportError if it is not the known one."""
     from vllm.engine.arg_utils import EngineArgs
 
-    from vllm_hpu.compat import seams
+    from vllm_hpu import vllm_seams as seams
     from vllm_hpu.options import given
 
     seams.check(seams.ARGUMENT_SEAMS)

@@ -31,7 +31,7 @@ def install() -> None:
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.engine.core import EngineCore
 
-    from vllm_hpu.compat import seams
+    from vllm_hpu import vllm_seams as seams
 
     seams.check(seams.ENGINE_SEAMS)
     initialize = EngineCore._initialize_kv_caches

@@ -31,7 +31,7 @@ def add_recorder() -> None:
 
     @functools.wraps(load)
     def load_stat_logger_plugin_factories() -> list[Any]:
-        from vllm_hpu.observe.traffic_log import TrafficLog
+        from vllm_hpu.metrics.traffic_recorder import TrafficLog
 
         return [*load(), TrafficLog]
 

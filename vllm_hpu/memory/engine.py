@@ -23,9 +23,9 @@ from vllm.v1.core.kv_cache_utils import (
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from vllm_hpu.device.memory import is_out_of_memory, memory_info
+from vllm_hpu.distributed import agreement
 from vllm_hpu.errors import ConfigurationError
-from vllm_hpu.execution import agreement
-from vllm_hpu.execution.mode import Mode
+from vllm_hpu.graphs.mode import Mode
 from vllm_hpu.memory.measure import Measured, measure, measure_profile
 from vllm_hpu.memory.plan import (
     MemoryPlan,
@@ -35,8 +35,8 @@ from vllm_hpu.memory.plan import (
     share_out,
 )
 from vllm_hpu.memory.refusal import Prediction, refusal
-from vllm_hpu.observe.words import size, table
 from vllm_hpu.settings import settings
+from vllm_hpu.text import size, table
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

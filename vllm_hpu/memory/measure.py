@@ -22,11 +22,11 @@ from vllm.v1.worker.gpu.cudagraph_utils import (
 from vllm.v1.worker.gpu.sample.prompt_logprob import compute_prompt_logprobs_with_chunking
 
 from vllm_hpu.device.memory import allocated_bytes, memory_info, peak_bytes, reset_peak
-from vllm_hpu.execution.mode import Mode
+from vllm_hpu.engine_plan import shape_of
+from vllm_hpu.graphs.mode import Mode
 from vllm_hpu.memory.predict import PROMPT_CHUNK, step_bytes
-from vllm_hpu.runner.blank import prepare_blank_step
-from vllm_hpu.runner.plan import shape_of
-from vllm_hpu.runner.sampling import MOST_SCORES
+from vllm_hpu.runner.dummy_batch import prepare_blank_step
+from vllm_hpu.sample.graph_sampler import MOST_SCORES
 
 if TYPE_CHECKING:
     from vllm_hpu.runner.model_runner import HpuModelRunner

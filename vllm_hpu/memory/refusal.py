@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from vllm_hpu.engine_plan import engine_limits, shape_of
 from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.memory.plan import (
     Ask,
@@ -15,8 +16,7 @@ from vllm_hpu.memory.plan import (
     ways_out,
 )
 from vllm_hpu.memory.predict import predict
-from vllm_hpu.observe.words import size
-from vllm_hpu.runner.plan import engine_limits, shape_of
+from vllm_hpu.text import size
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

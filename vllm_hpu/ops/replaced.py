@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_hpu.compat.seams import SUPPORTED_VLLM, Seam, mismatches
+from vllm_hpu.vllm_seams import SUPPORTED_VLLM, Seam, mismatches
 
 __all__ = ["Replacement", "UpstreamChangedError", "install"]
 

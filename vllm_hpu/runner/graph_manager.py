@@ -18,13 +18,13 @@ from vllm.v1.worker.gpu.cudagraph_utils import (
     ModelCudaGraphManager,
 )
 
-from vllm_hpu.execution.launch import Launcher
-from vllm_hpu.observe.engine_metrics import StepMetrics
-from vllm_hpu.runner.forward import StepForward
+from vllm_hpu.graphs.launcher import Launcher
+from vllm_hpu.metrics.collector import StepMetrics
 from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.plan import ShapePlan
 from vllm_hpu.shapes.ready import ReadySet
 from vllm_hpu.shapes.step import Step
+from vllm_hpu.step.forward import StepForward
 
 logger = init_logger("vllm.plugins.vllm_hpu.runner")
 

@@ -24,26 +24,26 @@ from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.model_runner import BatchReqState, GPUModelRunner
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
-from vllm_hpu.attention import regions
-from vllm_hpu.compat.seams import replaced
-from vllm_hpu.execution.launch import Launcher
-from vllm_hpu.execution.mode import Mode, choose_mode
-from vllm_hpu.execution.regions import compile_layers, compile_region, prepare_dynamo
+from vllm_hpu.engine_plan import plan_for
+from vllm_hpu.graphs import region as regions
+from vllm_hpu.graphs.compiled_layers import compile_layers, compile_region, prepare_dynamo
+from vllm_hpu.graphs.launcher import Launcher
+from vllm_hpu.graphs.mode import Mode, choose_mode
 from vllm_hpu.lora.punica import PunicaWrapperHPU, with_adapters, wrappers_of
 from vllm_hpu.lora.slots import fill_from_host
-from vllm_hpu.runner.between_graphs import BetweenGraphs
-from vllm_hpu.runner.draws import Drawn
-from vllm_hpu.runner.forward import StepForward
 from vllm_hpu.runner.graph_manager import HpuGraphManager
-from vllm_hpu.runner.plan import plan_for
-from vllm_hpu.runner.prompt_scores import PromptScores
-from vllm_hpu.runner.rows import pad_rows
-from vllm_hpu.runner.sampling import StepSampler, most_scores, step_sampler
-from vllm_hpu.runner.step_inputs import StepInputs, is_plain
+from vllm_hpu.runner.state_update_graphs import BetweenGraphs
+from vllm_hpu.sample.graph_sampler import StepSampler, most_scores, step_sampler
+from vllm_hpu.sample.prompt_logprobs import PromptScores
+from vllm_hpu.sample.sampling_graph import Drawn
 from vllm_hpu.shapes.step import step_of
-from vllm_hpu.speculative import init_speculator, use_plain_launches
-from vllm_hpu.speculative.ngram import NgramSpeculator
-from vllm_hpu.speculative.proposer import StepProposer
+from vllm_hpu.spec_decode import init_speculator, use_plain_launches
+from vllm_hpu.spec_decode.graph_proposer import StepProposer
+from vllm_hpu.spec_decode.ngram import NgramSpeculator
+from vllm_hpu.step.forward import StepForward
+from vllm_hpu.step.inputs import StepInputs, is_plain
+from vllm_hpu.step.row_padding import pad_rows
+from vllm_hpu.vllm_seams import replaced
 
 logger = init_logger("vllm.plugins.vllm_hpu.runner")
 

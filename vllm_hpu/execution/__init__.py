@@ -1,1 +1,0 @@
-"""How a planned step reaches the device: execution modes and warm-up."""

@@ -1,0 +1,1 @@
+"""How a function of persistent tensors reaches the device in each execution mode."""

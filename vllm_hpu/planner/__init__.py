@@ -1,0 +1,1 @@
+"""`vllm-hpu plan`: shapes, time and memory of an engine without a card."""

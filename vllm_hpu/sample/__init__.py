@@ -1,0 +1,1 @@
+"""How the next tokens of a step are sampled."""

@@ -1,0 +1,70 @@
+"""Speculative decoding: which proposer runs, and how its forwards are launched.
+
+vLLM's draft-model, EAGLE and MTP proposers are used as they are; ngram has one of our own, because
+vLLM's is two Triton kernels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from vllm.config import VllmConfig
+    from vllm.v1.worker.gpu.spec_decode.speculator import BaseSpeculator
+    from vllm.v1.worker.gpu.states import RequestState
+
+__all__ = ["init_speculator", "use_plain_launches"]
+
+
+def init_speculator(
+    vllm_config: VllmConfig, device: torch.device, req_states: RequestState
+) -> BaseSpeculator:
+    """Build the proposer that ``--speculative-config`` asks for.
+
+    Stands in for ``vllm.v1.worker.gpu.spec_decode.init_speculator``, same parameters.
+
+    Raises:
+        UnsupportedFeatureError: the method has not been brought to Gaudi.
+    """
+    from vllm.v1.worker.gpu.spec_decode import init_speculator as upstream
+
+    from vllm_hpu.errors import UnsupportedFeatureError
+
+    speculative = vllm_config.speculative_config
+    assert speculative is not None  # vLLM calls this only with a speculative config
+    if speculative.use_ngram():
+        from vllm_hpu.spec_decode.ngram import NgramSpeculator
+
+        return NgramSpeculator(vllm_config, device, req_states)
+    if speculative.method not in ("draft_model", "eagle", "eagle3", "mtp"):
+        raise UnsupportedFeatureError(
+            f"Speculative decoding with method '{speculative.method}' is not supported on Gaudi "
+            f"by this version of vllm-hpu. Use ngram, draft_model, eagle, eagle3 or mtp in "
+            f"--speculative-config."
+        )
+    return upstream(vllm_config, device, req_states)
+
+
+def use_plain_launches(speculator: BaseSpeculator) -> None:
+    """Run a proposer's own forwards without graphs, whatever mode the target model runs in.
+
+    vLLM's proposers keep graph managers of their own, made from CUDA graphs. In mode NONE these
+    managers hand every batch through unpadded; there is nothing to capture then.
+    """
+    from vllm.config.compilation import CUDAGraphMode
+
+    with_mode = speculator.init_cudagraph_manager
+
+    def without_graphs(cudagraph_mode: CUDAGraphMode) -> None:
+        with_mode(CUDAGraphMode.NONE)
+
+    def nothing_to_capture() -> None:
+        """No graph exists in mode NONE."""
+
+    _override(speculator, "init_cudagraph_manager", without_graphs)
+    _override(speculator, "capture", nothing_to_capture)
+
+
+def _override(instance: Any, name: str, method: Any) -> None:
+    setattr(instance, name, method)

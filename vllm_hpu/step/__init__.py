@@ -1,0 +1,1 @@
+"""How a scheduled step becomes device tensors and a forward."""

@@ -1,0 +1,1 @@
+"""Which graphs are compiled when."""
