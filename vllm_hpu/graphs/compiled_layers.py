@@ -21,7 +21,7 @@ from vllm_hpu.graphs.mode import Mode, backend_name
 from vllm_hpu.graphs.per_shape import Keyed
 from vllm_hpu.settings import settings
 
-logger = init_logger("vllm.plugins.vllm_hpu.execution")
+logger = init_logger("vllm.plugins.vllm_hpu.graphs")
 
 # One entry per planned shape and region; the default of 8 would silently fall back to eager.
 MAX_GRAPHS_PER_REGION = 4096
