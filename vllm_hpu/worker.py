@@ -155,6 +155,7 @@ class HpuWorker(Worker):
         set_random_seed(self.model_config.seed, self.parallel_config.data_parallel_index)
         self._settle_heap()
         self.memory.before_serving(self.device)
+        self.metrics.watch_memory(self.device)
         self.metrics.enter(Phase.SERVING)
         return CompilationTimes(language_model=seconds, encoder=0.0)
 

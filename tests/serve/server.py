@@ -11,7 +11,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 300
@@ -23,9 +24,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass
+class Server:
+    """A server that answers.
+
+    Attributes:
+        url: its base URL, e.g. http://127.0.0.1:1.
+        process: the process that was started, the first of its process group.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
 @contextmanager
 def serve(model: str, *flags: str, log: Path, **environment: str) -> Iterator[str]:
-    """Run ``vllm serve MODEL FLAGS`` on loopback; yields its base URL, e.g. http://127.0.0.1:1."""
+    """Run ``vllm serve MODEL FLAGS`` on loopback; yields its base URL."""
+    with start_server(model, *flags, log=log, **environment) as server:
+        yield server.url
+
+
+@contextmanager
+def start_server(model: str, *flags: str, log: Path, **environment: str) -> Iterator[Server]:
+    """The same, with its process. A server that has ended by then is no error."""
     port = free_port()
     command = [
         str(Path(sys.executable).with_name("vllm")),
@@ -49,14 +70,20 @@ def serve(model: str, *flags: str, log: Path, **environment: str) -> Iterator[st
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until_ready(url, process, log)
-            yield url
+            yield Server(url, process)
         finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
+            signal_group(process.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            # Also what the server has left behind.
+            signal_group(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Send a signal to a process group that may be gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

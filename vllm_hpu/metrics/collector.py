@@ -9,6 +9,7 @@ from enum import Enum
 from itertools import product
 from typing import TYPE_CHECKING
 
+from vllm_hpu.device.memory import memory_info
 from vllm_hpu.device.metrics import compilation_seconds, compilations, host_fallbacks
 from vllm_hpu.metrics import definitions as metrics
 from vllm_hpu.metrics.progress import WarmupProgress
@@ -16,6 +17,7 @@ from vllm_hpu.metrics.store import Store, Value
 from vllm_hpu.settings import metrics_folder
 
 if TYPE_CHECKING:
+    import torch
     from vllm.config import VllmConfig
 
     from vllm_hpu.shapes.key import GraphKey
@@ -93,6 +95,8 @@ class EngineMetrics:
         self._fallbacks = (
             None if fallbacks is None else values(metrics.HOST_FALLBACKS, rank=str(rank))
         )
+        self._memory = values(metrics.MEMORY, rank=str(rank))
+        self._device: torch.device | None = None
         self._warm_up: dict[str, Value] = {}
         self._first = rank == 0
         self._stop = threading.Event()
@@ -133,9 +137,15 @@ class EngineMetrics:
         for name, value in self._warm_up.items():
             value.set(float(getattr(progress, name)))
 
+    def watch_memory(self, device: torch.device) -> None:
+        """From here on ask ``device``, which is open, for its memory in use too."""
+        self._device = device
+
     def poll(self) -> None:
         """Ask the device for its counters."""
         with self._lock:
+            if self._device is not None:
+                self._memory.set(memory_info(self._device).used_bytes)
             count = self._compilations.values()
             new = compilations() - sum(value.value for value in count)
             if new:

@@ -45,6 +45,12 @@ HOST_FALLBACKS = Metric(
     ("rank",),
     "Operators that ran on the host because the device has none; each costs copies both ways.",
 )
+MEMORY = Metric(
+    "vllm:hpu_memory_used_bytes",
+    "gauge",
+    ("rank",),
+    "Memory of the card that is in use, in bytes, as the device counts it; 0 until serving begins.",
+)
 STEPS = Metric(
     "vllm:hpu_steps",
     "counter",
@@ -80,6 +86,7 @@ METRICS = (
     COMPILATIONS,
     COMPILATION_SECONDS,
     HOST_FALLBACKS,
+    MEMORY,
     STEPS,
     TOKENS,
     WARM_UP_GRAPHS,
