@@ -276,6 +276,29 @@ def test_greedy_requests_in_any_draw(width, draw):
     check(Case(1, width, False, (0.0,)), draw)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("draw", DRAWS, ids=str)
+@pytest.mark.parametrize("width", [1, 3])
+def test_of_equal_logits_the_first_is_the_most_likely(width, draw, seed):
+    """Every token has a twin of the same logit: greedy requests and those of one token agree."""
+    case = Case(seed, width, False, (0.0, 1.0, 2.0) if draw.filtered else (0.0,))
+    half = case.logits[:, : VOCABULARY // 2].clone()
+    case.logits[:] = torch.cat([half, half], dim=1)
+    states = case.sampler.sampling_states
+    states.top_k.np.fill(1)
+    states.apply_staged_writes()
+    assert (not draw.filtered) or states.temperature.np[:REQUESTS].any()
+    check(case, draw)
+    drawn, _ = case.by_graph(draw)
+    tokens = [
+        token
+        for row, count in enumerate(drawn.sampled.tolist())
+        for token in drawn.tokens[row].tolist()[:count]
+    ]
+    assert tokens
+    assert max(tokens) < VOCABULARY // 2
+
+
 @pytest.mark.parametrize("width", [1, 3])
 def test_noise_of_64_bits(width):
     case = Case(5, width, True, (0.7, 1.0))

@@ -24,6 +24,7 @@ from vllm_hpu.kernels import (
     sampling,
     staged_writes,
     thinking_budget,
+    top_k_top_p,
 )
 from vllm_hpu.kernels.signatures import REPLACED, SUPPORTED_VLLM
 from vllm_hpu.kernels.triton_placeholder import complete_placeholder
@@ -95,7 +96,17 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "utils.KVBlockZeroer.__init__": kv_zeroing.initialize,
     "utils.KVBlockZeroer.zero_block_ids": kv_zeroing.zero_block_ids,
 }
-METHODS = {_WORKER + name: function for name, function in _METHODS.items()}
+# Whoever imports a function by its name holds it under that name.
+_HOLDERS_OF_TOP_K_TOP_P = (
+    "vllm.v1.sample.ops.topk_topp_sampler",
+    "vllm.v1.worker.gpu.sample.sampler",
+    "vllm.v1.worker.gpu.sample.states",
+    "vllm.v1.watermarking.gpu_sampler",
+)
+METHODS = {_WORKER + name: function for name, function in _METHODS.items()} | {
+    f"{module}.apply_top_k_top_p": top_k_top_p.apply_top_k_top_p
+    for module in _HOLDERS_OF_TOP_K_TOP_P
+}
 
 
 def replace_all() -> None:

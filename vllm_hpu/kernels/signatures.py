@@ -118,6 +118,14 @@ utils.KVBlockZeroer.__init__:
     runner_only_attn_layers
 utils.KVBlockZeroer.zero_block_ids:
     self block_ids
+vllm.v1.sample.ops.topk_topp_sampler.apply_top_k_top_p:
+    logits k p
+vllm.v1.worker.gpu.sample.sampler.apply_top_k_top_p:
+    logits k p
+vllm.v1.worker.gpu.sample.states.apply_top_k_top_p:
+    logits k p
+vllm.v1.watermarking.gpu_sampler.apply_top_k_top_p:
+    logits k p
 """
 
 
@@ -129,7 +137,9 @@ def _parse(text: str) -> dict[str, tuple[str, ...]]:
         if line.startswith(" "):
             signatures[name] += tuple(line.split())
         else:
-            name = "vllm.v1.worker." + line.rstrip(":")
+            name = line.rstrip(":")
+            if not name.startswith("vllm."):
+                name = "vllm.v1.worker." + name
             signatures[name] = ()
     return signatures
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
 
 from vllm_hpu.graphs.region import region
 from vllm_hpu.kernels.noise import gumbel, gumbel64
 from vllm_hpu.kernels.rejection import Drafts
 from vllm_hpu.kernels.rows import take
+from vllm_hpu.kernels.top_k_top_p import apply_top_k_top_p
 from vllm_hpu.sample.logits_processors import (
     LogitRows,
     Special,
@@ -156,7 +156,7 @@ def draw_tokens(
             scores = with_min_p(scores, take(special.min_p, each.state))
         if draw.filtered:
             top_k, top_p = take(wishes.top_k, each.state), take(wishes.top_p, each.state)
-            scores = apply_top_k_top_p_pytorch(scores, top_k, top_p)
+            scores = apply_top_k_top_p(scores, top_k, top_p)
 
     if rows.drafts is not None:
         tokens, sampled = _verified(scores, rows, each, wishes, special, draw, rules)
