@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 
 logger = init_logger("vllm.plugins.vllm_hpu.memory")
 
-# A prediction this much above what there is refuses an engine before its weights are loaded.
-CERTAIN = 1.25
+# Weights that take this much more than there is are refused before they are loaded. A checkpoint
+# may hold more than is loaded: layers that predict further tokens, a tower that nobody uses.
+CERTAIN = {"checkpoint": 1.1, "sizes": 1.25}
 # How often steps are measured with fewer KV blocks each time.
 ATTEMPTS = 8
 
@@ -77,11 +78,12 @@ class EngineMemory:
         """
         need = self._prediction.of(self._prediction.ask)
         if need is None:
+            self._refuse_weights(self._prediction.weights)
             logger.info("Memory: no prediction for this kind of model; it is measured instead.")
             return
         kv_least = need.kv_least * need.kv_block
         rows = [
-            ("weights", need.weights, "from the sizes in config.json"),
+            ("weights", need.weights, f"from {self._weights_source()}"),
             ("buffers", need.buffers, "from the limits: token ids, block tables, penalties"),
             ("largest step", need.steps, "from limits and sizes, in the smallest plan"),
             ("sampling", need.sampler, "from --max-num-seqs and the vocabulary"),
@@ -94,13 +96,25 @@ class EngineMemory:
             ("usable", self._usable, f"of {size(self._total)}"),
         ]
         self._show("Memory per card, predicted before loading:", rows)
-        if need.weights > CERTAIN * self._usable:
-            raise ConfigurationError(
-                f"The weights do not fit: they take about {size(need.weights)} per card "
-                f"(a prediction), and {size(self._usable)} of {size(self._total)} "
-                "may be used",
-                do="Use a smaller model, or spread it over more cards with --tensor-parallel-size",
-            )
+        self._refuse_weights(need.weights)
+
+    def _weights_source(self) -> str:
+        if self._prediction.weights is None:
+            return "the sizes in config.json"
+        return "the checkpoint's safetensors files"
+
+    def _refuse_weights(self, weights: int | None) -> None:
+        """``weights``: bytes that are predicted for them."""
+        certain = CERTAIN["sizes" if self._prediction.weights is None else "checkpoint"]
+        if weights is None or weights <= certain * self._usable:
+            return
+        raise ConfigurationError(
+            f"The weights do not fit: they take about {size(weights)} per card (predicted from "
+            f"{self._weights_source()}), and {size(self._usable)} of {size(self._total)} may be "
+            "used",
+            do="Use a smaller or a quantised model, or spread it over more cards with "
+            "--tensor-parallel-size",
+        )
 
     @contextmanager
     def while_loading(self) -> Iterator[None]:
@@ -130,9 +144,12 @@ class EngineMemory:
         torch.hpu.empty_cache()
         weights = int(runner.model_memory_usage)
         stay = memory_info(runner.device).used_bytes - self._used_before
-        (left,) = agreement.least(
-            (room.usable - stay if room.kv_bytes is None else room.kv_bytes) // block
+        # What another process has taken of one card is taken of all: ranks must plan alike.
+        left, usable = agreement.least(
+            (room.usable - stay if room.kv_bytes is None else room.kv_bytes) // block,
+            room.usable,
         )
+        room = replace(room, usable=usable)
         limits = runner.plan.limits
         whole = max(limits.decode_blocks, limits.prefill_blocks)
         fewest = max(least, limits.blocks_per_row)

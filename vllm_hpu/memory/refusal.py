@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from vllm_hpu.engine_plan import engine_limits, shape_of
 from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.memory.checkpoint import checkpoint_bytes
 from vllm_hpu.memory.plan import (
     Ask,
     Need,
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
     from vllm_hpu.shapes.model import ModelShape
 
+# Values of --load-format that take a folder's safetensors files.
+_FROM_SAFETENSORS = ("auto", "hf", "safetensors")
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -33,6 +38,7 @@ class Prediction:
     query_len   tokens a decode row may have
     shape       one rank's share of the model; None if its sizes have other names
     graphs      whether forwards are kept as graphs
+    weights     bytes of one rank's weights as the checkpoint has them; None if it does not say
     """
 
     ask: Ask
@@ -40,6 +46,7 @@ class Prediction:
     query_len: int
     shape: ModelShape | None
     graphs: bool
+    weights: int | None = None
 
     @classmethod
     def of_engine(cls, config: VllmConfig, graphs: bool) -> Self:
@@ -50,7 +57,14 @@ class Prediction:
             scheduler.max_num_batched_tokens,
         )
         query_len = 1 + config.num_speculative_tokens
-        return cls(ask, config.cache_config.block_size, query_len, shape_of(config), graphs)
+        return cls(
+            ask,
+            config.cache_config.block_size,
+            query_len,
+            shape_of(config),
+            graphs,
+            _weights_of(config),
+        )
 
     def of(self, ask: Ask, blocks: int | None = None) -> Need | None:
         """The need with steps planned for so many KV blocks (None: the fewest that serve).
@@ -67,7 +81,18 @@ class Prediction:
             self.query_len,
             blocks or -(-ask.max_model_len // self.block_size) + 1,
         )
-        return predict(self.shape, limits, self.graphs)
+        need = predict(self.shape, limits, self.graphs)
+        return need if self.weights is None else replace(need, weights=self.weights)
+
+
+def _weights_of(config: VllmConfig) -> int | None:
+    """Bytes of one rank's weights, from the checkpoint; None where something else is loaded."""
+    model = config.model_config
+    if config.load_config.load_format not in _FROM_SAFETENSORS or model.hf_overrides:
+        return None
+    return checkpoint_bytes(
+        Path(model.model), model.dtype.itemsize, config.parallel_config.tensor_parallel_size
+    )
 
 
 def refusal(

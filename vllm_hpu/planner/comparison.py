@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vllm_hpu.errors import ConfigurationError
+from vllm_hpu.memory.checkpoint import checkpoint_bytes
 from vllm_hpu.memory.plan import Ask, Room
 from vllm_hpu.memory.refusal import Prediction
 from vllm_hpu.planner.forecast import Demand, Forecast, GraphPrices, forecast, padding_by_graphs
@@ -139,6 +140,9 @@ def _memory(question: Question) -> MemoryForecast | None:
         limits.query_len,
         question.shape,
         graphs=True,
+        weights=checkpoint_bytes(
+            question.model.path, question.shape.activation_bytes, question.ranks
+        ),
     )
     room = Room(int(question.memory_utilization * total), question.settings.graph_reserved_share)
     return foretell_memory(
