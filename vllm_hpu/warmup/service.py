@@ -43,7 +43,7 @@ from vllm_hpu.warmup.order import Case, WarmUpOrder
 
 if TYPE_CHECKING:
     from vllm_hpu.runner.graph_manager import HpuGraphManager
-    from vllm_hpu.runner.model_runner import HpuModelRunner, SmallGraphs
+    from vllm_hpu.runner.model_runner import HpuModelRunner
 
 logger = init_logger("vllm.plugins.vllm_hpu.warmup")
 
@@ -246,49 +246,65 @@ class WarmUp:
         return True
 
     def _warm_small(self) -> bool:
-        """Compile the next graphs beside the forwards; False when there are none left that fit."""
+        """Compile the next graph beside the forwards; False when no rank has one left that fits.
+
+        Ranks may have different ones or none (stages of a pipeline), and agree all the same.
+        """
         # The largest come first, so no later one takes more.
         room = self._small_bytes <= self._room
         parts = (part for part in self._runner.small_graphs if room or not part.takes_room)
-        return any(self._warm_next(part) for part in parts)
-
-    def _warm_next(self, part: SmallGraphs) -> bool:
-        device = self._runner.device
-        used = memory_info(device).used_bytes
-        more = part.warm_up_one()
-        # Logits are gathered from all ranks, so none may stop before the others.
-        (least,) = agreement.least(-max(0, memory_info(device).used_bytes - used))
+        used = self._used()
+        more = any(part.warm_up_one() for part in parts)
+        least, none_left = agreement.least(-max(0, self._used() - used), int(not more))
         self._small_bytes = max(self._small_bytes, -least)
         self._room += least
-        return more
+        return not none_left
+
+    def _used(self) -> int:
+        return memory_info(self._runner.device).used_bytes
 
     def _measure_sampler(self) -> None:
-        """Sample for all rows at once: what that needs must stay free, too."""
-        runner, device = self._runner, self._runner.device
-        if runner.sampler is None or not runner.is_last_pp_rank:
-            return
+        """Sample for all rows at once: what that needs must stay free, too.
+
+        Raises:
+            ConfigurationError: on all ranks, when it is too much for one of them.
+        """
+        device, largest, fits = self._runner.device, 0, True
         reset_peak(device)
         before = allocated_bytes(device)
         try:
-            # The first of each kind can do any step's work.
-            for part in runner.first_graphs:
-                self._warm_next(part)
-            if runner.step_sampler is None:
-                hidden = torch.zeros(
-                    runner.scheduler_config.max_num_seqs,
-                    runner.model_config.get_hidden_size(),
-                    dtype=runner.dtype,
-                    device=device,
-                )
-                runner._dummy_sampler_run(hidden)
+            largest = self._sample_for_all_rows()
             torch.hpu.synchronize()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            raise self._too_large("Sampling for all rows") from error
+            fits = False
         self._reserve = max(self._reserve, peak_bytes(device) - before)
         free = memory_info(device).free_bytes
-        (self._room,) = agreement.least(free - self._reserve)
+        everywhere, self._room, least = agreement.least(int(fits), free - self._reserve, -largest)
+        self._small_bytes = max(self._small_bytes, -least)
+        if not everywhere:
+            raise self._too_large("Sampling for all rows")
+
+    def _sample_for_all_rows(self) -> int:
+        """Where this rank samples, as a pipeline's last stage does; the most bytes a graph kept."""
+        runner, largest = self._runner, 0
+        if runner.sampler is None or not runner.is_last_pp_rank:
+            return largest
+        # The first of each kind can do any step's work.
+        for part in runner.first_graphs:
+            used = self._used()
+            part.warm_up_one()
+            largest = max(largest, self._used() - used)
+        if runner.step_sampler is None:
+            hidden = torch.zeros(
+                runner.scheduler_config.max_num_seqs,
+                runner.model_config.get_hidden_size(),
+                dtype=runner.dtype,
+                device=runner.device,
+            )
+            runner._dummy_sampler_run(hidden)
+        return largest
 
     def _too_large(self, what: str) -> ConfigurationError:
         free = memory_info(self._runner.device).free_bytes
