@@ -1,6 +1,8 @@
 """The rules of the code base that a program can check."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,5 +53,25 @@ def test_no_mocks_and_no_unpickling(folder: str) -> None:
 
 
 def test_shapes_and_settings_are_pure() -> None:
-    pattern = r"^\s*(import|from)\s+(torch|vllm)(\.|\s|$)"
-    assert matches(PLUGIN / "shapes", pattern) == []
+    """Importing any of them brings neither torch nor vLLM, also not through what they import."""
+    shapes = [path.relative_to(ROOT) for path in sources(PLUGIN / "shapes")]
+    modules = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in shapes]
+    modules += [f"vllm_hpu.{name}" for name in ("settings", "variables", "options", "errors")]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "print(sorted({'torch', 'vllm', 'transformers', 'habana_frameworks'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    # Nor do functions of `shapes` import them later.
+    later = r"^\s*(import|from)\s+(torch|vllm|transformers|habana_frameworks)(\.|\s|$)"
+    assert matches(PLUGIN / "shapes", later) == []
+
+
+def test_shapes_know_nothing_of_the_rest() -> None:
+    """What plans steps imports itself and the errors; types of the settings are no import."""
+    rest = r"^\s*(import|from)\s+vllm_hpu(\.(?!shapes\b|errors\b)|\s)"
+    assert matches(PLUGIN / "shapes", rest) == []
