@@ -265,9 +265,11 @@ def test_a_rank_computes_its_share() -> None:
     assert share.hidden == 4096
 
 
-def test_peaks_are_those_that_the_emulator_predicts_with():
+def test_cards_are_those_that_the_emulator_emulates():
+    from gaudi_emulator.config import DEVICE_MEMORY_BYTES
     from gaudi_emulator.roofline import PEAKS
 
     for name, card in (("GAUDI2", GAUDI2), ("GAUDI3", GAUDI3)):
         assert PEAKS[name].bf16_flops_per_s == card.flops_per_s
         assert PEAKS[name].bytes_per_s == card.bytes_per_s
+        assert DEVICE_MEMORY_BYTES[name] == card.memory_bytes

@@ -11,7 +11,7 @@ from vllm_hpu.shapes.limits import Limits
 CARDS: dict[str, Card] = {"gaudi2": GAUDI2, "gaudi3": GAUDI3}
 
 # What `vllm serve` of vLLM 0.32 (engine/arg_utils.py, get_batch_defaults) takes on a device with
-# 70 to 160 GiB of memory; a Gaudi 2 has 96 GB, a Gaudi 3 128 GB.
+# 70 to 160 GiB of memory; a Gaudi 2 has 96 GiB, a Gaudi 3 128 GiB.
 MAX_NUM_SEQS = 1024
 MAX_NUM_BATCHED_TOKENS = 8192
 # Its default of --gpu-memory-utilization (config/cache.py).
