@@ -14,6 +14,7 @@
 #include "runtime/host_fallbacks.h"
 #include "runtime/memory.h"
 #include "runtime/stream.h"
+#include "torch_device/card_indices.h"
 #include "torch_device/device_storage.h"
 #include "torch_device/fallback.h"
 #include "torch_device/generator.h"
@@ -257,6 +258,11 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("operator_refusal", wrap_pybind_function(&refusal), py::arg("name"),
         py::arg("overload") = "");
 
+  // Straight from the tensor: programs replace Tensor.data_ptr by a function that asks here.
+  m.def("data_ptr", [](const at::Tensor& tensor) {
+    return tensor.device().type() == kHPU ? reinterpret_cast<uintptr_t>(tensor.data_ptr()) : 0;
+  }, py::arg("tensor"));
+  m.def("set_card_indices", &set_card_indices, py::arg("on"));
   m.def("set_native_int64", &set_native_int64, py::arg("on"));
   m.def("place_on_host", &runtime::place_on_host, py::arg("operators"));
   m.def("host_fallbacks", &host_fallbacks);

@@ -18,11 +18,13 @@ MAX_LAUNCH_US = 1e6
 DEFAULT_LAUNCH_US = 10.0
 MAX_LEAK_FRAMES = 64
 
-# Name as the card reports it -> size of its memory (Intel's product pages, HBM2e capacity).
+# Name as the card reports it -> size of its memory. The "96 GB" of product pages are GiB: what a
+# Gaudi 2 shows to programs, 94.62 GiB, is more than 96 x 10^9 bytes (HabanaAI/vllm-fork issue 809).
 DEVICE_MEMORY_BYTES = {"GAUDI2": 96 * GIB, "GAUDI3": 128 * GIB}
 
 STREAMS = {"IMMEDIATE": None, "ASYNC": None, "LATE": None}
 CHECKS = {"OFF": None, "LOG": None, "RAISE": None}
+INDICES = {"STRICT": None, "CARD": None}
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": GIB, "TIB": 1 << 40}
 
@@ -56,7 +58,10 @@ class Config:
         check_freed: a graph refuses to run when the program has freed what it reads.
         check_capture: a capture refuses host reads and shapes that depend on values.
         lazy_graphs: the lazy mode gathers operators into graphs, and compiles and launches those.
+        indices: an index outside of its tensor raises ("strict"), or reads 0 and writes nothing
+            ("card").
         leak_frames: Python frames that `leaks()` keeps for each allocation.
+        graph_files: every compiled graph leaves a file (GRAPH_VISUALIZATION).
         faults: what goes wrong, and when.
     """
 
@@ -74,7 +79,9 @@ class Config:
     check_freed: bool
     check_capture: bool
     lazy_graphs: bool
+    indices: str
     leak_frames: int
+    graph_files: bool
     faults: tuple[faults.Fault, ...]
 
 
@@ -224,6 +231,9 @@ def read(env: Mapping[str, str] | None = None) -> Config:
         check_freed=_flag(env, "GAUDI_EMULATOR_CHECK_FREED", True),
         check_capture=_flag(env, "GAUDI_EMULATOR_CHECK_CAPTURE", True),
         lazy_graphs=_flag(env, "GAUDI_EMULATOR_LAZY_GRAPHS", True),
+        indices=_choice(env, "GAUDI_EMULATOR_INDICES", "strict", INDICES).lower(),
         leak_frames=_integer(env, "GAUDI_EMULATOR_LEAK_FRAMES", 8, 0, MAX_LEAK_FRAMES),
+        # Not one of ours: any text is allowed.
+        graph_files=env.get("GRAPH_VISUALIZATION", "").strip().lower() in ("1", "true"),
         faults=_faults(env, cards),
     )

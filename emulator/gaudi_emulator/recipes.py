@@ -14,10 +14,11 @@ from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 
+from . import graph_files
 from .config import CompileTime
 from .recipe_store import Recipe, RecipeStore
 
-__all__ = ["forget", "hits", "obtain", "use_compile_time", "use_folder"]
+__all__ = ["forget", "hits", "obtain", "use_compile_time", "use_folder", "write_files"]
 
 # Processes started from one that has emptied the folder must not empty it again.
 _EMPTIED = "GAUDI_EMULATOR_RECIPES_EMPTIED"
@@ -33,6 +34,7 @@ class _State:
         self.store: RecipeStore | None = None
         self.time = CompileTime(0.0, 0.0)
         self.environment = ""
+        self.files = False
 
 
 _state = _State()
@@ -43,6 +45,11 @@ def use_compile_time(device_name: str, compile_time: CompileTime) -> None:
     versions = [f"{name} {metadata.version(name)}" for name in ("gaudi-emulator", "torch")]
     _state.environment = "\n".join([device_name, *versions])
     _state.time = compile_time
+
+
+def write_files(on: bool) -> None:
+    """Whether every compilation writes its graph's file, see :mod:`.graph_files`."""
+    _state.files = on
 
 
 def use_folder(folder: str, empty_first: bool, limit_bytes: int) -> None:
@@ -102,6 +109,8 @@ def obtain(kind: str, graph: str, detail: str, operators: int, spent_us: int = 0
         time.sleep(_state.time.seconds + _state.time.per_operator * operators)
         microseconds = spent_us + (time.perf_counter_ns() - started) // 1000
         _C.note_compilation(kind, detail, microseconds)
+        if _state.files:
+            graph_files.write(kind, graph)
         if store is not None:
             store.save(Recipe(key, kind, detail, operators, microseconds))
     return True

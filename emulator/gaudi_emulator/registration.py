@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import warnings
 
 import torch
 
@@ -38,13 +39,24 @@ def register(settings: Config) -> None:
     _C.set_fragmentation(settings.fragmentation)
     _C.set_check_freed(settings.check_freed)
     _C.set_check_capture(settings.check_capture)
+    if settings.indices == "card":
+        _C.set_card_indices(True)
     _C.set_leak_frames(settings.leak_frames)
     from . import faults, host_threads, recipes, torch_device
 
     faults.arm_visible(settings.faults, settings.modules)
     host_threads.use(settings.threads)
     recipes.use_compile_time(settings.device_name, settings.compile_time)
+    recipes.write_files(settings.graph_files)
     torch._register_device_module("hpu", torch_device)
+    if settings.modules and torch.accelerator.current_accelerator() is None:
+        warnings.warn(
+            "torch.accelerator was asked before the device was there, and PyTorch keeps what it "
+            "was told: generators and gradients on hpu fail here, as with a card. Import "
+            "habana_frameworks.torch first, or set PT_HPU_AUTOLOAD=1.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     from .torch_device import tensor_methods
 
     # Backward runs in the thread that asks for it, so that a graph can capture it, and so that no

@@ -10,6 +10,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "card_indices.h"
 #include "integers.h"
 #include "kernel_time.h"
 
@@ -156,16 +157,24 @@ void call_with_its_types(const c10::OperatorHandle& op, torch::jit::Stack* stack
   }
 }
 
+void call_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  if (card_indices() &&
+      run_with_card_indices(op, stack, [&] { call_with_its_types(op, stack); })) {
+    return;
+  }
+  call_with_its_types(op, stack);
+}
+
 }  // namespace
 
 void call_host_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const KernelTimer timer(op);
   if (native_int64()) [[likely]] {
-    call_with_its_types(op, stack);
+    call_kernel(op, stack);
     return;
   }
   const auto written = written_int64(op.schema(), *stack);
-  call_with_its_types(op, stack);
+  call_kernel(op, stack);
   for (const auto& tensor : written) keep_card_integers(tensor);
   keep_32_bits_of_results(op.schema(), *stack);
 }
