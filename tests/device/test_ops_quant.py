@@ -146,6 +146,27 @@ def test_fp8_product(m, k, n, trans_a, trans_b, kind, with_bias, accumulate, see
     torch.testing.assert_close(out.cpu().double(), expected.double(), rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["tensor", "channel", "float", "token"])
+def test_a_bfloat16_product_is_rounded_before_and_after_its_scale(kind):
+    """The sum, then its product with the rounded product of both scales (docs/rounding.md)."""
+    g = torch.Generator().manual_seed(1)
+    m, k, n = 16, 256, 24
+    a, b = (torch.randn(*shape, generator=g).to(E4M3) for shape in ((m, k), (n, k)))
+    row = torch.rand(m, 1, generator=g) * 0.02 if kind == "token" else torch.tensor([0.0111])
+    column = torch.tensor([0.0019]) if kind == "tensor" else torch.rand(n, generator=g) * 0.01
+    if kind == "float":
+        row, column = 0.0111, 0.0019
+        scales, op = (row, column), torch.ops.hpu.fp8_gemm_v2.scalar
+    else:
+        scales, op = (row.to("hpu"), column.to("hpu")), torch.ops.hpu.fp8_gemm_v2.default
+    out = op(a.to("hpu"), False, b.to("hpu"), True, None, torch.bfloat16, *scales).cpu()
+    # Exact in float64: products of 8 bits whose exponents are less than 40 apart.
+    total = (a.double() @ b.double().T).float()
+    scale = torch.as_tensor(row * column, dtype=torch.float32).bfloat16()
+    assert torch.equal(out, total.bfloat16() * scale)
+    assert not torch.equal(out, (total * row * column).bfloat16())
+
+
 def test_accumulate_needs_a_tensor_to_add_to():
     a = torch.ones(2, 2, device="hpu").to(E4M3)
     with pytest.raises(ValueError, match="needs the tensor D"):

@@ -9,26 +9,36 @@
 namespace gaudi::bridge {
 namespace {
 
+// As the card does: each product is rounded to the type of the input, then their sum. Its witness is in
+// emulator/docs/rounding.md.
+template <typename T>
+[[gnu::always_inline]] inline float rounded(float value) {
+  T narrow;
+  from_float(value, narrow);
+  return to_float(narrow);
+}
+
 // Elements i and i + half rotate together (blockwise), or 2i and 2i + 1 (pairwise).
 template <typename T>
 inline void rotate_row(const T* __restrict x, const T* __restrict sin, const T* __restrict cos,
                        T* __restrict y, int64_t half, bool pairwise) {
+  const auto product = [](float a, T b) { return rounded<T>(a * to_float(b)); };
   if (pairwise) {
     for (int64_t i = 0; i < half; ++i) {
       const int64_t a = 2 * i;
       const int64_t b = a + 1;
       const float xa = to_float(x[a]);
       const float xb = to_float(x[b]);
-      from_float(xa * to_float(cos[a]) - xb * to_float(sin[a]), y[a]);
-      from_float(xb * to_float(cos[b]) + xa * to_float(sin[b]), y[b]);
+      from_float(product(xa, cos[a]) - product(xb, sin[a]), y[a]);
+      from_float(product(xb, cos[b]) + product(xa, sin[b]), y[b]);
     }
     return;
   }
   for (int64_t i = 0; i < half; ++i) {
     const float xa = to_float(x[i]);
     const float xb = to_float(x[i + half]);
-    from_float(xa * to_float(cos[i]) - xb * to_float(sin[i]), y[i]);
-    from_float(xb * to_float(cos[i + half]) + xa * to_float(sin[i + half]), y[i + half]);
+    from_float(product(xa, cos[i]) - product(xb, sin[i]), y[i]);
+    from_float(product(xb, cos[i + half]) + product(xa, sin[i + half]), y[i + half]);
   }
 }
 

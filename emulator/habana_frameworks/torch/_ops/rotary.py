@@ -3,7 +3,7 @@
 Schema: habana_eager/eager_custom_op_register.cpp of HabanaAI/gaudi-pytorch-bridge. Note the order:
 ``sin`` stands before ``cos``. Modes: 0 blockwise (the halves of the last dimension rotate
 together, GPT-NeoX style), 1 pairwise (neighbours rotate together, GPT-J style). The kernel is
-csrc/bridge/rotary.cpp; it computes in float32 and rounds once.
+csrc/bridge/rotary.cpp; it rounds each product to the type of the input, and then their sum.
 """
 
 import torch
