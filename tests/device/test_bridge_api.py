@@ -92,6 +92,33 @@ def test_device_type_and_address():
     assert _data_ptr(torch.ones(1)) == 0
 
 
+def test_nothing_depends_on_what_programs_replace(monkeypatch):
+    """vllm-gaudi puts functions of its own in the place of these; the first calls the bridge's."""
+    x = torch.ones(4, device="hpu")
+    address = x.data_ptr()
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the bridge asked a name that programs replace")
+
+    kind = _get_device_type()
+    monkeypatch.setattr(torch.Tensor, "data_ptr", _data_ptr)
+    for name in ("get_device_name", "get_device_properties", "is_available", "synchronize"):
+        monkeypatch.setattr(torch.hpu, name, refuse)
+    _get_device_type.cache_clear()
+    assert x.data_ptr() == _data_ptr(x) == address
+    assert torch.ones(1).data_ptr() == 0  # a tensor of the host has no address on the card
+    assert _get_device_type() == kind
+    monkeypatch.setattr(internal._Mode, "lazy", True)
+    graph = htorch.hpu.HPUGraph()
+    with htorch.hpu.graph(graph):
+        y = x * 2
+    graph.replay()
+    htorch.core.mark_step(sync=True)
+    htorch.utils.debug._bridge_cleanup()
+    assert htorch.utils.debug.get_tensor_info(x[1:])[0] == address
+    assert y.tolist() == [2.0] * 4
+
+
 def test_mark_step_counts_in_lazy_mode_only(monkeypatch):
     monkeypatch.setattr(internal._Mode, "lazy", False)
     before = marked_steps()

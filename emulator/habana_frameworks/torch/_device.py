@@ -3,7 +3,9 @@
 import threading
 
 import gaudi_emulator._C as _C  # noqa: PLR0402 (mypy finds the stub of an extension only so)
+import torch
 from gaudi_emulator import (
+    activate,
     counters,
     launch_region,
     lazy_graphs,
@@ -21,7 +23,10 @@ __all__ = [
     "Region",
     "close_transfers",
     "counters",
+    "data_ptr",
     "device_functions",
+    "device_name",
+    "empty_cache",
     "enter_region",
     "exit_region",
     "fault_point",
@@ -37,6 +42,7 @@ __all__ = [
     "recipes",
     "set_compile_only",
     "set_native_int64",
+    "synchronize",
     "when_transfers_end",
 ]
 
@@ -44,6 +50,9 @@ CollectiveWork = _C.CollectiveWork
 Region = _C.Region
 close_transfers = _C.close_transfers
 device_functions = torch_device
+# As they are now: a program may put others in their place in `torch.hpu`.
+synchronize = torch_device.synchronize
+empty_cache = torch_device.empty_cache
 fault_point = _C.fault_point
 forbid_host_reads = _C.forbid_host_reads
 host_view = _C.host_view
@@ -62,6 +71,16 @@ class _Regions(threading.local):
 
 
 _regions = _Regions()
+
+
+def data_ptr(tensor: torch.Tensor) -> int:
+    """Address of the first element of an hpu tensor; 0 for any other tensor."""
+    return _C.data_ptr(tensor)
+
+
+def device_name() -> str:
+    """What the cards are, also where a program has replaced `torch.hpu.get_device_name`."""
+    return activate().device_name
 
 
 def enter_region() -> None:

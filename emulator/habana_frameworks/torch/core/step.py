@@ -6,9 +6,7 @@ no effect on a card, and none here.
 
 from collections.abc import Callable, Sequence
 
-import torch
-
-from habana_frameworks.torch._device import lazy_graphs
+from habana_frameworks.torch._device import lazy_graphs, synchronize
 from habana_frameworks.torch.utils.internal import is_lazy
 
 __all__ = ["add_step_closure", "iter_mark_step", "mark_step", "marked_steps"]
@@ -40,7 +38,7 @@ def mark_step(device_str: str = "", sync: bool = False) -> None:
     lazy_graphs.cut()
     _Count.steps += 1
     if sync:
-        torch.hpu.synchronize()
+        synchronize()
     _run_closures()
 
 

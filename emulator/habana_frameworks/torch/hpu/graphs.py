@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from habana_frameworks.torch._device import DeviceGraph
+from habana_frameworks.torch._device import DeviceGraph, data_ptr, synchronize
 from habana_frameworks.torch._device import device_functions as _below
 from habana_frameworks.torch._missing import refuse
 from habana_frameworks.torch.core.step import mark_step
@@ -44,7 +44,7 @@ def _copy_into(static: Sequence[torch.Tensor], new: Sequence[torch.Tensor]) -> N
         raise ValueError(f"the graph has {len(static)} input tensors, got {len(new)}")
     for target, source in zip(static, new, strict=True):
         if target is source or (
-            target.data_ptr() == source.data_ptr() and target.device == source.device
+            data_ptr(target) == data_ptr(source) and target.device == source.device
         ):
             continue
         target.copy_(source, non_blocking=True)
@@ -139,7 +139,7 @@ class graph(contextlib.AbstractContextManager):
         self._stream_context = _below.stream(self.capture_stream)
 
     def __enter__(self) -> None:
-        torch.hpu.synchronize()
+        synchronize()
         self._stream_context.__enter__()
         try:
             self.hpu_graph.capture_begin(self.dry_run)

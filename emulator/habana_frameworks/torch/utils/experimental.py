@@ -9,7 +9,7 @@ import functools
 
 import torch
 
-from habana_frameworks.torch import hpu
+from habana_frameworks.torch import _device, hpu
 from habana_frameworks.torch._missing import refuse
 
 __all__ = [
@@ -41,12 +41,15 @@ _BY_NAME = {
 @functools.cache
 def _get_device_type() -> synDeviceType:
     """The type of the cards of this host."""
-    return _BY_NAME[torch.hpu.get_device_name().upper()]
+    return _BY_NAME[_device.device_name()]
 
 
 def _data_ptr(tensor: torch.Tensor) -> int:
-    """Address of the first element of an ``hpu`` tensor on the card; 0 for any other tensor."""
-    return tensor.data_ptr() if tensor.device.type == "hpu" else 0
+    """Address of the first element of an ``hpu`` tensor on the card; 0 for any other tensor.
+
+    It never calls ``Tensor.data_ptr``: programs put a function in its place that calls this one.
+    """
+    return _device.data_ptr(tensor)
 
 
 class _Quantization:

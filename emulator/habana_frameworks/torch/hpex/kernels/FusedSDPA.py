@@ -8,6 +8,8 @@ import math
 
 import torch
 
+from habana_frameworks.torch.hpu.sdp import recompute_sdp_enabled
+
 __all__ = [
     "FusedSDPA",
     "gqa_input_reshape_fwd",
@@ -144,7 +146,7 @@ class FusedSDPA(torch.autograd.Function):
             scale = 1.0 / math.sqrt(q.shape[-1])
         recompute = recompute_mode
         if recompute is None:
-            recompute = torch.hpu.recompute_sdp_enabled()
+            recompute = recompute_sdp_enabled()
         if q.shape[-2] == 1:
             recompute = True
         if return_attn_probs:

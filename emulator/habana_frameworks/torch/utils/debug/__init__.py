@@ -8,6 +8,7 @@ import gc
 
 import torch
 
+from habana_frameworks.torch._device import data_ptr, empty_cache, synchronize
 from habana_frameworks.torch._missing import refuse
 
 from .logger import Logger
@@ -18,16 +19,16 @@ __all__ = ["Logger", "_bridge_cleanup", "get_tensor_info"]
 def _bridge_cleanup() -> None:
     """Finish all work of the cards and give back memory that nobody holds."""
     gc.collect()
-    torch.hpu.synchronize()
-    torch.hpu.empty_cache()
+    synchronize()
+    empty_cache()
 
 
 def get_tensor_info(tensor: torch.Tensor) -> tuple[int, int] | None:
     """Address and size in bytes of the storage of an ``hpu`` tensor; None for any other."""
     if tensor.device.type != "hpu":
         return None
-    storage = tensor.untyped_storage()
-    return storage.data_ptr(), storage.nbytes()
+    before = tensor.storage_offset() * tensor.element_size()
+    return data_ptr(tensor) - before, tensor.untyped_storage().nbytes()
 
 
 __getattr__ = refuse(__name__)
