@@ -89,6 +89,10 @@ def _decide() -> tuple[int, str, bool]:
 
 def _why_broken(error: Exception) -> str:
     """Why the bridge did not load: a variable it cannot read, or its installation."""
+    from vllm_hpu.device.info import LoadedTooLateError
+
+    if isinstance(error, LoadedTooLateError):
+        return str(error)
     try:
         settings()
     except ConfigurationError as bad_variable:

@@ -67,6 +67,8 @@ def activate() -> Config:
         ImportError: the C++ part has not been built.
     """
     global _active  # noqa: PLW0603 - the process has one device
+    import torch  # noqa: F401 - may bring the bridge, and with it the device (habana_frameworks.autoload)
+
     if _active is None:
         from . import config as configuration
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -31,7 +32,7 @@ report()
 """
 
 
-def start(python_path: Path | None = None, code: str = START, **environment: str) -> str:
+def start(python_path: Path | str | None = None, code: str = START, **environment: str) -> str:
     """What a fresh process prints while it finds its platform."""
     variables = os.environ | environment
     variables["VLLM_LOGGING_LEVEL"] = "INFO"
@@ -54,6 +55,32 @@ def fake_distribution(folder: Path, name: str, version: str) -> None:
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def bridge_metadata(folder: Path) -> Path:
+    """The metadata of habana-torch-plugin as the emulator's package installs it."""
+    source = Path(__file__).resolve().parents[2] / "emulator" / "bridge_metadata"
+    shutil.copytree(source, folder / "habana_torch_plugin-1.24.1.0.egg-info")
+    return folder
+
+
+ASK_FIRST = "import torch; torch.accelerator.is_available()\n"
+
+
+@pytest.mark.parametrize("autoload", ["0", "1"])
+def test_the_bridge_comes_before_the_first_question_or_the_plugin_refuses(
+    tmp_path: Path, autoload: str
+) -> None:
+    """With HPU graphs `import torch` loads no bridge by itself, and PyTorch remembers answers."""
+    path = os.pathsep.join([str(bridge_metadata(tmp_path)), os.environ.get("PYTHONPATH", "")])
+    output = start(path, ASK_FIRST + DECIDE, PT_HPU_LAZY_MODE="1", PT_HPU_AUTOLOAD=autoload)
+    if autoload == "1":
+        assert "entry point: vllm_hpu.platform.HpuPlatform" in output
+        assert "mode graphs" in output
+    else:
+        assert "entry point: None" in output
+        assert "cannot use Gaudi: this process asked torch.accelerator before" in output
+        assert "PT_HPU_AUTOLOAD=1" in output
 
 
 def test_one_line_says_what_was_found() -> None:

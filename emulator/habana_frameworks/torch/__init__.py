@@ -5,8 +5,13 @@ Side effects, as with Intel's bridge: ``torch.hpu`` and tensors on ``hpu`` exist
 ``torch.distributed`` knows ``hccl``.
 """
 
-import gaudi_emulator
-import torch
+import habana_frameworks.autoload
+
+# Before `import torch`, which would otherwise begin this import a second time.
+habana_frameworks.autoload.is_loaded = True
+
+import gaudi_emulator  # noqa: E402
+import torch  # noqa: E402
 
 gaudi_emulator.activate()
 
