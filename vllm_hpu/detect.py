@@ -16,6 +16,13 @@ from vllm_hpu.settings import first_in_server, force_choice, settings
 # below vLLM's own logger, so it gets vLLM's handlers and level.
 logger = logging.getLogger("vllm.plugins.vllm_hpu")
 
+_LATE = (
+    " This process asked torch.accelerator before the bridge was loaded (`import transformers` "
+    'does), and PyTorch keeps the answer: torch.Generator(device="hpu") and pinned memory fail in '
+    "it; the processes that vLLM starts are not concerned. Set PT_HPU_AUTOLOAD=1, with which "
+    "`import torch` loads the bridge."
+)
+
 
 def detect() -> bool:
     """Whether vLLM is to run on Gaudi in this process; says at once what is wrong.
@@ -56,7 +63,7 @@ def _decide() -> tuple[int, str, bool]:
         advice = "Set VLLM_HPU_FORCE=on to use Gaudi anyway."
         return logging.INFO, f"vllm-hpu stands aside: {reason}. {advice}", False
 
-    from vllm_hpu.device.info import bridge_installed, device_info
+    from vllm_hpu.device.info import bridge_installed, device_info, loaded_too_late
 
     missing = logging.ERROR if forced else logging.WARNING
     if not bridge_installed():
@@ -79,20 +86,16 @@ def _decide() -> tuple[int, str, bool]:
         )
     mode, why = _mode()
     why_active = "VLLM_HPU_FORCE=on" if forced else "detected"
-    return (
-        logging.INFO,
+    found = (
         f"Gaudi {why_active}: {info.count} x {info.name}, software {info.software}, "
-        f"mode {mode} ({why}).",
-        True,
+        f"mode {mode} ({why})."
     )
+    late = loaded_too_late()
+    return (logging.WARNING if late else logging.INFO), found + (_LATE if late else ""), True
 
 
 def _why_broken(error: Exception) -> str:
     """Why the bridge did not load: a variable it cannot read, or its installation."""
-    from vllm_hpu.device.info import LoadedTooLateError
-
-    if isinstance(error, LoadedTooLateError):
-        return str(error)
     try:
         settings()
     except ConfigurationError as bad_variable:

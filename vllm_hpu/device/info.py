@@ -26,10 +26,6 @@ class BridgeMissingError(ImportError):
     """The bridge (``habana_frameworks``) is not installed."""
 
 
-class LoadedTooLateError(RuntimeError):
-    """PyTorch was asked for its accelerator before the bridge was there, and remembers "none"."""
-
-
 def bridge_installed() -> bool:
     """Whether some distribution provides ``habana_frameworks``; imports nothing."""
     return importlib.util.find_spec("habana_frameworks") is not None
@@ -65,29 +61,24 @@ def software() -> str:
     return f"{described} ({summary})" if summary else described
 
 
-def require_device() -> None:
-    """Make sure that PyTorch knows the device of the bridge.
+def loaded_too_late() -> bool:
+    """Whether PyTorch was asked for its accelerator before the bridge was there.
 
-    PyTorch looks for the hooks of HPU once, when somebody first asks ``torch.accelerator``. If the
-    bridge comes later, ``torch.Generator(device="hpu")``, pinned memory and gradients do not work
-    in this process. It comes with ``import torch`` by itself, but not with PT_HPU_LAZY_MODE=1.
-
-    Raises:
-        LoadedTooLateError: that is so; the text says what to do.
+    It looks for the hooks of HPU once, at the first question to ``torch.accelerator``, which
+    ``import transformers`` asks. If the bridge comes later, ``torch.Generator(device="hpu")``,
+    pinned memory and gradients do not work in this process. The bridge comes with
+    ``import torch`` by itself, but not with PT_HPU_LAZY_MODE=1.
     """
     import torch
 
     accelerator = torch.accelerator.current_accelerator()
     if accelerator is not None and accelerator.type == "hpu":
-        return
+        return False
     try:
         torch.Generator(device="hpu")
-    except RuntimeError as error:
-        raise LoadedTooLateError(
-            "this process asked torch.accelerator before the bridge was loaded, and PyTorch keeps "
-            "the answer that there is none. Set PT_HPU_AUTOLOAD=1, with which `import torch` loads "
-            "the bridge, or import habana_frameworks.torch first."
-        ) from error
+    except RuntimeError:
+        return True
+    return False
 
 
 @functools.cache
@@ -97,7 +88,5 @@ def device_info() -> DeviceInfo:
 
     load_bridge()
     count = torch.hpu.device_count() if torch.hpu.is_available() else 0
-    if count:
-        require_device()
     name = torch.hpu.get_device_name() if count else "none"
     return DeviceInfo(name=name, count=count, software=software())
