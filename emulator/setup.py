@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -79,7 +80,21 @@ def extension_modules() -> tuple[list, dict]:
     return [extension], {"build_ext": Build}
 
 
+def bridge_metadata() -> list[tuple[str, list[str]]]:
+    """The metadata of the distribution that Intel's bridge comes in, for `data_files`.
+
+    Programs ask it for the release, and PyTorch finds in it what `import torch` loads. It is an
+    .egg-info folder, since a wheel has one .dist-info. pip does not replace it: to install Intel's
+    distribution, uninstall gaudi-emulator first.
+    """
+    text = (HERE / "bridge_metadata" / "PKG-INFO").read_text()
+    version = next(line for line in text.splitlines() if line.startswith("Version: "))[9:]
+    packages = Path(sysconfig.get_path("purelib")).relative_to(sysconfig.get_path("data"))
+    files = sorted(str(p.relative_to(HERE)) for p in (HERE / "bridge_metadata").iterdir())
+    return [(str(packages / f"habana_torch_plugin-{version}.egg-info"), files)]
+
+
 refuse_to_shadow()
 os.chdir(HERE)
 modules, commands = extension_modules()
-setup(ext_modules=modules, cmdclass=commands)
+setup(ext_modules=modules, cmdclass=commands, data_files=bridge_metadata())

@@ -248,7 +248,10 @@ def development_plan(folder: Path, clear: bool) -> list[Step]:
         Step(
             "the Gaudi emulator, with its C++ part (one to two minutes)",
             emulator.install,
-            files=[emulator.folder / "pyproject.toml", emulator.folder / "setup.py"],
+            files=[
+                *(emulator.folder / "pyproject.toml", emulator.folder / "setup.py"),
+                *files_below(emulator.folder / "bridge_metadata", "*"),
+            ],
             check=check_compiler,
         ),
         Step(

@@ -16,11 +16,15 @@ EMULATOR = Path(__file__).resolve().parents[2] / "emulator"
 BUILD = "from setuptools import build_meta; print(build_meta.build_{what}({folder!r}))"
 
 PROGRAM = """
-import importlib.util
-import torch, gaudi_emulator
+import importlib.metadata, importlib.util
+import torch
+autoloaded = hasattr(torch, "hpu")
+import gaudi_emulator
 import habana_frameworks.torch as htorch
 assert importlib.util.find_spec("vllm_hpu") is None, "the plugin is visible"
 print(gaudi_emulator.__file__)
+assert importlib.metadata.version("habana-torch-plugin").startswith("1.24.")
+assert autoloaded, "import torch did not bring the device"
 x = torch.arange(6.0, device="hpu").view(2, 3)
 assert (x @ x.T).tolist() == [[5.0, 14.0], [14.0, 50.0]]
 norm, _ = torch.ops.hpu.rms_norm(x, torch.ones(3, device="hpu"), 1e-6)
