@@ -15,6 +15,9 @@ from vllm_hpu.errors import UnsupportedFeatureError
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.config.kernel import IrOpPriorityConfig
+    from vllm.inputs import EngineInput
+    from vllm.pooling_params import PoolingParams
+    from vllm.sampling_params import SamplingParams
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.attention.backends.mla.prefill.base import MLAPrefillBackend
     from vllm.v1.attention.backends.mla.prefill.selector import MLAPrefillSelectorConfig
@@ -84,6 +87,7 @@ class HpuPlatform(Platform):
         if parser is not None:
             from vllm_hpu.options import add_flags
 
+            compat.install_in_front_end()
             add_flags(parser)
 
     @classmethod
@@ -97,6 +101,15 @@ class HpuPlatform(Platform):
         from vllm_hpu.rules import apply_rules
 
         apply_rules(vllm_config)
+
+    @classmethod
+    def validate_request(
+        cls, processed_inputs: EngineInput, params: SamplingParams | PoolingParams
+    ) -> None:
+        """What a request says itself; ``compat/request_limits.py`` checks what follows from it."""
+        from vllm_hpu.requests import check_params
+
+        check_params(params)
 
     @classmethod
     def verify_quantization(cls, quant: str) -> None:

@@ -104,6 +104,8 @@ def run_pass(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
         ]
     if one["method"] == "refused":
         return [{"refused": refusal(engine, prompts, one)}]
+    if one["method"] == "unfit":
+        return unfit(engine, prompts, one)
     if one["method"] == "load":
         from tests.engine.load import run_load
 
@@ -146,6 +148,30 @@ def refusal(engine: Any, prompts: list[Any], one: dict[str, Any]) -> str:
     except (ValueError, VLLMClientError) as error:
         return str(error)
     raise RuntimeError("the request was taken")
+
+
+def unfit(engine: Any, prompts: list[Any], one: dict[str, Any]) -> list[dict[str, Any]]:
+    """Answers to good requests, and behind them to those that the worker cannot add.
+
+    These are changed after vLLM and the platform have checked them, as by a limit that neither
+    knows. Each of ``more["requests"]`` names the fields and their values.
+    """
+    from vllm import SamplingParams
+
+    vllm, params = engine.llm_engine, SamplingParams(**one["sampling"])
+    for number, prompt in enumerate(prompts):
+        vllm.add_request(f"{number}", prompt, params)
+        for bad, changes in enumerate(one["more"]["requests"]):
+            request = vllm.input_processor.process_inputs(
+                f"{number} {bad}", prompt, params, supported_tasks=vllm.get_supported_tasks()
+            )
+            for name, value in changes.items():
+                setattr(request.sampling_params, name, value)
+            vllm.add_request(request.request_id, request, request.sampling_params)
+    answers = {}
+    while vllm.has_unfinished_requests():
+        answers |= {output.request_id: output for output in vllm.step() if output.finished}
+    return [completion(answers[key]) for key in sorted(answers, key=lambda key: (" " in key, key))]
 
 
 def hash_of(path: str) -> int:

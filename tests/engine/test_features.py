@@ -24,6 +24,16 @@ SCHEMA = {
 }
 GRAMMAR = 'root ::= "yes" | "no"'
 
+# What the library of the other grammars leaves out in silence.
+MULTIPLES = {"type": "integer", "minimum": 100, "maximum": 999, "multipleOf": 7}
+
+# What the worker's types and tables cannot hold: raises at once, and when it is sent to the device.
+UNFIT: list[dict[str, Any]] = [
+    {"seed": 2**63},
+    {"min_tokens": 1, "_all_stop_token_ids": list(range(129))},
+    {"allowed_token_ids": [2**40]},
+]
+
 # Every field of SamplingParams that changes tokens, alone; {} is the greedy baseline.
 SAMPLING: dict[str, dict[str, Any]] = {
     "greedy": {},
@@ -71,7 +81,15 @@ def feature_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, 
 
     jobs = [
         Job("sampling", llama, [sampled(**more) for more in SAMPLING.values()]),
-        Job("seeded again", llama, [sampled(**SAMPLING["seeded"])]),
+        Job(
+            "seeded again",
+            llama,
+            [
+                sampled(**SAMPLING["seeded"]),
+                Pass(PROMPTS, GREEDY, method="unfit", more={"requests": UNFIT}),
+                sampled(**SAMPLING["seeded"]),
+            ],
+        ),
         Job(
             "guided",
             llama,
@@ -80,6 +98,8 @@ def feature_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, 
                 guided(json=SCHEMA),
                 guided(grammar=GRAMMAR),
                 guided(choice=["alpha", "beta"]),
+                guided(json=MULTIPLES),
+                guided(regex="(fox|dog) [0-9]{3}"),
             ],
         ),
         Job(
@@ -183,6 +203,16 @@ def test_logprobs_are_sorted_and_complete(by_sampling: dict) -> None:
             assert step[str(token)] == max(step.values())
 
 
+def test_a_request_that_cannot_be_added_ends_alone(by_sampling: dict, feature_runs: dict) -> None:
+    before, mixed, after = of(feature_runs, "seeded again")
+    good, bad = mixed[: len(PROMPTS)], mixed[len(PROMPTS) :]
+    assert tokens(good) == tokens(by_sampling["greedy"])
+    assert len(bad) == len(PROMPTS) * len(UNFIT)
+    assert {answer["finish_reason"] for answer in bad} == {"error"}
+    assert tokens(bad) == [[]] * len(bad)
+    assert tokens(after) == tokens(before)
+
+
 def test_prompt_logprobs_cover_the_prompt(by_sampling: dict) -> None:
     for answer, prompt in zip(by_sampling["prompt_logprobs"], PROMPTS, strict=True):
         steps = answer["prompt_logprobs"]
@@ -192,8 +222,8 @@ def test_prompt_logprobs_cover_the_prompt(by_sampling: dict) -> None:
 
 
 def test_guided_decoding(feature_runs: dict) -> None:
-    regex, schema, grammar, choice = of(feature_runs, "guided")
-    for answer in regex:
+    regex, schema, grammar, choice, multiples, again = of(feature_runs, "guided")
+    for answer in (*regex, *again):
         assert re.fullmatch("(fox|dog) [0-9]{3}", answer["text"])
     for answer in schema:
         if answer["finish_reason"] == "stop":
@@ -206,6 +236,8 @@ def test_guided_decoding(feature_runs: dict) -> None:
         assert answer["text"] in ("yes", "no")
     for answer in choice:
         assert answer["text"] in ("alpha", "beta")
+    for answer in multiples:
+        assert int(answer["text"]) % 7 == 0
 
 
 def test_lora_equals_merged_weights(feature_runs: dict, by_sampling: dict) -> None:

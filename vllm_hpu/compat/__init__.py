@@ -8,10 +8,14 @@ that day has come.
 def install() -> None:
     """Apply what every process needs (front end, engine core, workers); idempotent."""
     from vllm_hpu.compat import (
+        failed_requests,
+        grammar_backends,
         idle_gaps,
+        merged_outputs,
         model_runner_v2,
         no_accelerator,
         option_flags,
+        request_limits,
         step_bounds,
         traffic_log,
     )
@@ -22,6 +26,17 @@ def install() -> None:
     idle_gaps.install()
     traffic_log.install()
     option_flags.install()
+    request_limits.install()
+    grammar_backends.install()
+    failed_requests.install()
+    merged_outputs.install()
+
+
+def install_in_front_end() -> None:
+    """Apply what only a process that parses the command line needs; idempotent."""
+    from vllm_hpu.compat import request_bodies
+
+    request_bodies.install()
 
 
 def install_in_worker() -> None:

@@ -19,7 +19,7 @@ from vllm.config import VllmConfig
 from vllm.logger import init_logger
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
-from vllm.v1.worker.gpu.async_utils import AsyncOutput
+from vllm.v1.worker.gpu.async_utils import AsyncOutput, AsyncPoolingOutput
 from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.model_runner import BatchReqState, GPUModelRunner
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
@@ -31,6 +31,7 @@ from vllm_hpu.graphs.launcher import Launcher
 from vllm_hpu.graphs.mode import Mode, choose_mode
 from vllm_hpu.lora.punica import PunicaWrapperHPU, with_adapters, wrappers_of
 from vllm_hpu.lora.slots import fill_from_host
+from vllm_hpu.runner.failed_requests import FailedRequests
 from vllm_hpu.runner.graph_manager import HpuGraphManager
 from vllm_hpu.runner.state_update_graphs import BetweenGraphs
 from vllm_hpu.sample.graph_sampler import StepSampler, most_scores, step_sampler
@@ -82,6 +83,7 @@ class HpuModelRunner(GPUModelRunner):
         step_inputs: derives a step's inputs within its forward; None for engines that need them
             before it.
         step_sampler: samples steps by one launch; None where vLLM's sampler always does.
+        failed_requests: those that could not be added and end alone.
         small_graphs: what has graphs beside the forwards.
         first_graphs: those of which one is needed before the first request.
     """
@@ -104,6 +106,7 @@ class HpuModelRunner(GPUModelRunner):
         self._adapters: set[PunicaWrapperHPU] = set()
         with replaced(upstream, "init_speculator", init_speculator):
             super().__init__(_with_dump_row(vllm_config), device)
+        self.failed_requests = FailedRequests(self)
         self.dump_row = self.max_num_reqs - 1
         self.req_states.free_indices.remove(self.dump_row)
 
@@ -206,6 +209,9 @@ class HpuModelRunner(GPUModelRunner):
         )
 
     def add_requests(self, scheduler_output: SchedulerOutput) -> None:
+        self.failed_requests.add(scheduler_output, self._add_requests)
+
+    def _add_requests(self, scheduler_output: SchedulerOutput) -> None:
         super().add_requests(scheduler_output)
         if self.step_sampler is None:
             return
@@ -249,8 +255,14 @@ class HpuModelRunner(GPUModelRunner):
         self, grammar_output: GrammarOutput | None
     ) -> AsyncOutput | ModelRunnerOutput | None:
         output = super().sample_tokens(grammar_output)
+        self.failed_requests.tell(output)
         if self.step_sampler is not None and isinstance(output, AsyncOutput):
             self.step_sampler.keep_until(output.copy_event)
+        return output
+
+    def pool(self) -> AsyncPoolingOutput | ModelRunnerOutput | None:
+        output = super().pool()
+        self.failed_requests.tell(output)
         return output
 
     def _set_active_loras(
