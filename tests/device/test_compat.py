@@ -256,3 +256,102 @@ run(2)
 print(before, len(timed))
 """
     assert output(code) == "1 1"
+
+
+def test_merged_outputs_still_lose_the_prompt_without_the_patch():
+    """A reader who is slow gets the first output of the second sequence within another's second."""
+    code = """
+import asyncio
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.output_processor import RequestOutputCollector
+from vllm_hpu.compat import merged_outputs
+
+def output(index, prompt_logprobs):
+    step = {7: Logprob(-1.0)}
+    one = CompletionOutput(index, "a", [7], -1.0, [step], None)
+    return RequestOutput("r", None, [1, 2], prompt_logprobs, [one], False)
+
+async def read():
+    reader = RequestOutputCollector(RequestOutputKind.DELTA, "r")
+    prompt = [None, {2: Logprob(-2.0)}]
+    reader.put(output(0, prompt))
+    first = await reader.get()
+    reader.put(output(0, []))  # the prompt's have been handed out
+    reader.put(output(1, prompt))
+    merged = await reader.get()
+    print(len(first.prompt_logprobs), len(merged.prompt_logprobs), len(merged.outputs))
+
+asyncio.run(read())
+merged_outputs.install()
+asyncio.run(read())
+"""
+    assert output(code).splitlines() == ["2 0 2", "2 2 2"]
+
+
+def test_requests_are_still_derived_after_the_platform_was_asked():
+    import inspect
+
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    source = inspect.getsource(inspect.unwrap(InputProcessor.process_inputs))
+    asked = source.index("current_platform.validate_request(")
+    assert asked < source.index("sampling_params.update_from_generation_config(")
+    assert asked < source.index("sampling_params.update_from_tokenizer(")
+
+
+def test_a_worker_still_cannot_name_a_request_that_failed():
+    import inspect
+
+    from vllm.v1.outputs import ModelRunnerOutput
+    from vllm.v1.worker.gpu.model_runner import GPUModelRunner
+
+    names = vars(ModelRunnerOutput)["__dataclass_fields__"]
+    assert not [name for name in names if "fail" in name or "error" in name]
+    assert "except" not in inspect.getsource(GPUModelRunner.add_requests)
+
+
+def test_the_first_grammar_still_decides_for_all():
+    import inspect
+
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    source = inspect.getsource(inspect.unwrap(StructuredOutputManager.grammar_init))
+    assert "if self.backend is None:" in source
+
+
+def test_a_body_of_the_wrong_type_still_raises_what_nobody_expects():
+    import inspect
+
+    from fastapi.dependencies.utils import _validate_value_with_model_field as validate
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    assert tuple(inspect.signature(validate).parameters) == ("field", "value", "values", "loc")
+    with pytest.raises(AttributeError, match="has no attribute 'get'"):
+        CompletionRequest.model_validate({"prompt": "a", "structured_outputs": 5})
+
+
+def test_a_stream_of_responses_still_ends_without_a_word():
+    import asyncio
+    import inspect
+
+    from vllm.entrypoints.openai.responses import api_router
+    from vllm.exceptions import VLLMValidationError
+
+    from vllm_hpu.compat import response_streams
+
+    async def refused():
+        raise VLLMValidationError("too much", parameter="seed")
+        yield
+
+    async def read(convert):
+        return [event async for event in convert(refused())]
+
+    with pytest.raises(VLLMValidationError):
+        asyncio.run(read(inspect.unwrap(api_router._convert_stream_to_sse_events)))
+    response_streams.install()
+    (event,) = asyncio.run(read(api_router._convert_stream_to_sse_events))
+    assert event.startswith("event: error\ndata: {")
+    assert '"code": "400"' in event
+    assert "too much" in event

@@ -27,6 +27,19 @@ BAD: dict[str, dict[str, Any]] = {
     },
     "malformed regex": {"structured_outputs": {"regex": "(["}},
     "malformed grammar": {"structured_outputs": {"grammar": "root ::= ("}},
+    "endless grammar": {"structured_outputs": {"grammar": "root ::= root"}},
+    "structured outputs that are no object": {"structured_outputs": 5},
+    "seed of the second sequence": {"n": 2, "seed": 2**63 - 1},
+    "more stop tokens than the table holds": {
+        "min_tokens": 1,
+        "stop_token_ids": list(range(129)),
+    },
+    "more allowed tokens than the table holds": {"allowed_token_ids": [1] * 1025},
+    "more tokens of bad words than the table holds": {
+        "bad_words": [f"word {number} of many that are long enough" for number in range(64)]
+    },
+    "integer of more than 64 bits": {"top_k": 2**64},
+    "half a surrogate pair": {"stop": ["\ud83d"]},
     "messages are no list": {"messages": "What is 1 + 1?"},
     "image for a text model": {
         "messages": [
@@ -71,3 +84,11 @@ def test_not_json(chat_server: str) -> None:
         headers={"content-type": "application/json"},
     )
     assert 400 <= answer.status_code < 500
+
+
+@pytest.mark.usefixtures("still_alive")
+def test_a_refused_stream_of_responses_says_so(client: openai.OpenAI) -> None:
+    more = {"stop_token_ids": [2**40]}
+    stream = client.responses.create(model="demo", input="Hi", stream=True, extra_body=more)
+    with pytest.raises(openai.APIError, match="out-of-vocab"):
+        list(stream)

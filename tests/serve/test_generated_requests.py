@@ -52,7 +52,28 @@ class Known(NamedTuple):
     reason: str
 
 
-KNOWN: tuple[Known, ...] = ()
+KNOWN = (
+    Known(
+        "/invocations",
+        "object has no attribute",
+        "vLLM's /invocations validates the body itself, where no exception is taken for a bad body",
+    ),
+    Known(
+        "/v1/(chat/)?completions",
+        "float division by zero",
+        "vLLM's beam search divides by the length to the power of length_penalty",
+    ),
+    Known(
+        "/v1/messages",
+        "validation errors for ChatCompletionStreamResponse",
+        "vLLM's /v1/messages takes the chunk with the refusal for a chunk of the answer",
+    ),
+    Known(
+        "/v1/systemone",
+        "does not support the structured decision API",
+        "not at fault: 501 says that this model has no such endpoint",
+    ),
+)
 
 
 @dataclass

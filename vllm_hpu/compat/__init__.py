@@ -34,9 +34,10 @@ def install() -> None:
 
 def install_in_front_end() -> None:
     """Apply what only a process that parses the command line needs; idempotent."""
-    from vllm_hpu.compat import request_bodies
+    from vllm_hpu.compat import request_bodies, response_streams
 
     request_bodies.install()
+    response_streams.install()
 
 
 def install_in_worker() -> None:
