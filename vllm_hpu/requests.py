@@ -94,9 +94,15 @@ def check_params(params: SamplingParams | PoolingParams) -> None:
         grammars.check(params.structured_outputs)
 
 
-def check_request(request: EngineCoreRequest) -> None:
-    """Check a request as the engine gets it, with what vLLM has derived. Raises as above."""
-    # The prompt is not walked: vLLM has compared its ids with the vocabulary.
+def check_request(request: EngineCoreRequest, embeddings: int | None) -> None:
+    """Check a request as the engine gets it, with what vLLM has derived. Raises as above.
+
+    Args:
+        embeddings: token ids that the model has an embedding for; None where the prompt also has
+            ids of other things, such as images.
+    """
+    if request.prompt_token_ids and embeddings is not None:
+        _check_prompt(request.prompt_token_ids, embeddings)
     for name in ("request_id", "cache_salt", "priority", "trace_headers", "session_id"):
         check_transport(getattr(request, name), name)
     params = request.sampling_params
@@ -112,6 +118,18 @@ def check_request(request: EngineCoreRequest) -> None:
                 "Give fewer",
             )
     _check_length(request, params)
+
+
+def _check_prompt(prompt: list[int], embeddings: int) -> None:
+    # vLLM asks the tokenizer, too, which may know more tokens than the model, or not be there.
+    for token in (min(prompt), max(prompt)):
+        if not 0 <= token < embeddings:
+            raise _refusal(
+                "prompt",
+                f"prompt has the token id {token}",
+                f"The model has embeddings of {embeddings} tokens",
+                f"Use ids from 0 to {embeddings - 1}",
+            )
 
 
 def check_transport(value: Any, name: str = "") -> None:

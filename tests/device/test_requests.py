@@ -127,9 +127,9 @@ def test_what_a_request_says_is_checked(name: str) -> None:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_what_follows_from_it_is_checked(name: str) -> None:
     good, bad = REQUESTS[name]
-    check_request(request_of(**good))
+    check_request(request_of(**good), None)
     with pytest.raises(VLLMValidationError) as refused:
-        check_request(request_of(**bad))
+        check_request(request_of(**bad), None)
     field = refused.value.parameter
     assert field is not None
     assert field in name
@@ -142,7 +142,16 @@ def test_the_envelope_is_checked() -> None:
         request = request_of()
         setattr(request, name, value)
         with pytest.raises(VLLMValidationError, match=name):
-            check_request(request)
+            check_request(request, None)
+
+
+@pytest.mark.parametrize("token", [-1, 4, 2**31, 2**64])
+def test_prompts_are_within_the_embeddings(token: int) -> None:
+    request = request_of()
+    check_request(request, 4)
+    request.prompt_token_ids = [1, token, 2]
+    with pytest.raises(VLLMValidationError, match=rf"token id {token}\. .* ids from 0 to 3"):
+        check_request(request, 4)
 
 
 def test_pooling_is_checked() -> None:

@@ -3,7 +3,8 @@
 Replaces: ``InputProcessor.process_inputs``, calling the original.
 Reason: the platform's hook ``validate_request`` is called before the tokens of bad words, the
 model's own end tokens and the longest answer are known, all of which have limits in the worker; and
-it is not shown the request's id, priority and headers, which must be fit to be sent.
+it is not shown the request's id, priority and headers, which must be fit to be sent, nor the size
+of the model's vocabulary.
 Unnecessary when: vLLM shows a platform the finished request.
 """
 
@@ -28,7 +29,8 @@ def install() -> None:
         from vllm_hpu.requests import check_request
 
         request = process(self, *args, **kwargs)
-        check_request(request)
+        model = self.model_config
+        check_request(request, None if model.is_multimodal_model else model.get_vocab_size())
         return request
 
     replaced: Any = InputProcessor
