@@ -23,6 +23,9 @@ class Row:
 class Case:
     """One step of one layer.
 
+    ``loud`` is what the last 16 elements of each query and key hold, if not 0: a large product that
+    is the same for all. ``scaled`` is the factor of the scores, if not that of the width.
+
     Rows must stand in the runner's order: those with at most ``queries`` new tokens first.
     """
 
@@ -37,6 +40,8 @@ class Case:
     sinks: bool = False
     causal: bool = True
     dtype: torch.dtype = torch.float32
+    scaled: float | None = None
+    loud: float = 0.0
     padding_tokens: int = 0
     padding_rows: int = 0
     spare_blocks: int = 0
@@ -45,7 +50,7 @@ class Case:
 
     @property
     def scale(self) -> float:
-        return 1.0 / math.sqrt(self.width)
+        return self.scaled or 1.0 / math.sqrt(self.width)
 
     @property
     def tokens(self) -> int:
@@ -98,6 +103,12 @@ def make(case: Case, device: torch.device | str, parts: int = 2) -> Step:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(case.dtype)
 
+    def scored(*shape: int) -> torch.Tensor:
+        made = normal(*shape)
+        if case.loud:
+            made[..., -16:] = case.loud
+        return made
+
     needed = sum(case.blocks(row) for row in case.rows)
     count = needed + 8
     order = rng.permutation(np.arange(1, count))
@@ -111,7 +122,7 @@ def make(case: Case, device: torch.device | str, parts: int = 2) -> Step:
         blocks = order[used : used + case.blocks(row)]
         used += len(blocks)
         table[index, : len(blocks)] = blocks
-        k = normal(length, case.kv_heads, case.width)
+        k = scored(length, case.kv_heads, case.width)
         v = normal(length, case.kv_heads, case.width) if parts == 2 else k
         keys.append(k)
         values.append(v)
@@ -143,7 +154,7 @@ def make(case: Case, device: torch.device | str, parts: int = 2) -> Step:
     return Step(
         case=case,
         metadata=metadata,
-        query=normal(total, case.heads, case.width).to(device),
+        query=scored(total, case.heads, case.width).to(device),
         key=torch.cat([*new_keys, padding]).to(device),
         value=torch.cat([*new_values, padding]).to(device),
         cache=cache.to(device),

@@ -1,7 +1,11 @@
 """Which sizes a step gets, which backend a layer gets, and what is refused."""
 
+from collections import Counter
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from vllm.v1.attention.backend import AttentionType, CommonAttentionMetadata
 from vllm.v1.attention.backends.registry import AttentionBackendEnum
 from vllm.v1.attention.selector import AttentionSelectorConfig
@@ -11,9 +15,12 @@ from vllm_hpu.attention.cache import PageLayout
 from vllm_hpu.attention.derive import window_blocks
 from vllm_hpu.attention.impl import HpuAttentionImpl
 from vllm_hpu.attention.mla import HpuMLABackend
+from vllm_hpu.attention.plans import Need, plans_of
 from vllm_hpu.attention.registry import register, select
 from vllm_hpu.attention.shape import AttentionShape
 from vllm_hpu.shapes.key import GraphKey
+
+from .attention_case import Case, Row, make
 
 
 def common(lengths: list[int], ends: list[int], bound: bool = True) -> CommonAttentionMetadata:
@@ -158,3 +165,27 @@ def test_cache_with_scattered_pages_is_refused() -> None:
     cache = torch.zeros(4, 16, 2, 32).transpose(1, 2)
     with pytest.raises(ValueError, match="LBHNC"):
         PageLayout.of(cache, 2)
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the operators that are called, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.calls[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_whose_token_is_whose_is_derived_once_for_all_groups_and_layers() -> None:
+    metadata = make(Case([Row(5, 1), Row(0, 20)]), "cpu").metadata
+    layout = PageLayout(16, 2, 2, 32, 4)
+    kinds = [Need(layout, 4, window, torch.float32, True, False) for window in (None, 8)]
+    with _Counter() as counter:
+        plans_of(metadata.rows, [metadata.group(*kinds), metadata.group(*kinds)])
+    # One look-up of the tokens' rows, and one of the decode blocks' rows for each kind.
+    assert counter.calls["searchsorted"] == 1 + 4

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["PageLayout", "page_view", "token_rows", "write_kv"]
+__all__ = ["PageLayout", "finite", "page_view", "token_rows", "write_kv"]
 
 
 class PageLayout(NamedTuple):
@@ -82,12 +82,23 @@ def token_rows(slot_mapping: torch.Tensor, layout: PageLayout) -> torch.Tensor:
     return (first.view(1, -1, 1) + pages * layout.block_size).flatten()
 
 
+def finite(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` with zeros for what is NaN or infinite.
+
+    Padding tokens hold anything, and tokens of all requests meet in products whose other operand
+    is zero where they must not: 0 times NaN would carry one token's NaN to everybody, and from the
+    cache to whoever gets the block next.
+    """
+    return torch.where(torch.isfinite(tensor), tensor, 0.0)
+
+
 def write_kv(pages: torch.Tensor, parts: list[torch.Tensor], rows: torch.Tensor) -> None:
     """Write a step's keys and values into the cache.
 
     Args:
         pages: the cache as ``[pages, block_size * width]``.
-        parts: keys and values, each ``[tokens, kv_heads, width]``; one tensor for a latent cache.
+        parts: keys and values, each ``[tokens, kv_heads, width]``, made :func:`finite`; one tensor
+            for a latent cache.
         rows: from :func:`token_rows`.
     """
     source = torch.cat(parts) if len(parts) > 1 else parts[0]

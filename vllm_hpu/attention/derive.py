@@ -26,8 +26,8 @@ HIDDEN = -1.0e30
 """Added to the score of a key that must not be seen. Finite, so that a row which sees nothing gives
 an arbitrary finite result instead of NaN; far below every score in float32 and bfloat16."""
 
-_HIDDEN_FLOAT16 = -3.0e4
-"""The same for float16, whose range ends at 65504."""
+_HIDDEN_FLOAT16 = -6.0e4
+"""The same for float16, whose range ends at 65504: scores may differ by almost as much."""
 
 
 def hidden_value(dtype: torch.dtype) -> float:
@@ -55,10 +55,9 @@ class DecodePlan(NamedTuple):
     groups    int64 [N], the row a block belongs to; B for blocks of nobody
     mapping   [N, B] in the model's dtype, one-hot of ``groups``; zero for blocks of nobody
     merge     [B, N], its transpose
-    merge32   [B, N], the same in float32
+    merge32   float32 [B + 1, N], the same, and a row for the blocks of nobody
     bias      float32 [N, 1, Q, block_size], 0 or ``HIDDEN``
     floor     float32 [B + 1, H, Q], ``HIDDEN``: where the rows' maxima start
-    idle      float32 [B, 1], 1 for rows without a block, which would divide by zero
     gather    int64 [B * Q], the token of each query; None when query i is token i
     scatter   int64 [tokens], the query of each token; None when token i is query i
     is_decode bool [tokens, 1, 1], whether the token's row is a decode row; None when all are
@@ -71,7 +70,6 @@ class DecodePlan(NamedTuple):
     merge32: torch.Tensor
     bias: torch.Tensor
     floor: torch.Tensor
-    idle: torch.Tensor
     gather: torch.Tensor | None
     scatter: torch.Tensor | None
     is_decode: torch.Tensor | None
@@ -200,7 +198,7 @@ def derive_decode(
     listed = _list_blocks(counts, skipped, block_table[:rows], blocks, size)
 
     groups = torch.where(listed.real, listed.row, rows)
-    one_hot = groups[:, None] == torch.arange(rows, device=device)
+    one_hot = groups[:, None] == torch.arange(rows + 1, device=device)
     key = (listed.first_key[:, None] + torch.arange(size, device=device))[:, None, :]
     query = (computed[listed.row][:, None] + torch.arange(queries, device=device))[:, :, None]
     visible = key <= query if causal else key < ends[listed.row][:, None, None]
@@ -208,7 +206,7 @@ def derive_decode(
         visible = visible & (key > query - window)
     bias = torch.where(visible, 0.0, HIDDEN).unsqueeze(1)
 
-    mapping = one_hot.to(dtype)
+    mapping = one_hot[:, :rows].to(dtype)
     gather = scatter = is_decode = None
     if tokens is not None:
         total = tokens.row.shape[0]
@@ -225,7 +223,6 @@ def derive_decode(
         merge32=one_hot.t().to(torch.float32),
         bias=bias,
         floor=torch.full((rows + 1, heads, queries), HIDDEN, device=device),
-        idle=(counts <= 0).to(torch.float32)[:, None],
         gather=gather,
         scatter=scatter,
         is_decode=is_decode,

@@ -1,12 +1,13 @@
 """Attention of one layer: write this step's keys and values, then attend."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from vllm.v1.attention.backend import AttentionImpl, AttentionType
 
-from vllm_hpu.attention.cache import PageLayout, page_view, write_kv
+from vllm_hpu.attention.cache import PageLayout, finite, page_view, write_kv
+from vllm_hpu.attention.derive import PrefillPlan
 from vllm_hpu.attention.metadata import HpuAttentionMetadata
 from vllm_hpu.attention.paged import decode_attention
 from vllm_hpu.attention.plans import Need, Plans
@@ -16,8 +17,45 @@ from vllm_hpu.graphs.region import region
 __all__ = ["HpuAttentionImpl", "paged_attention"]
 
 
-encode = region(prefill_attention)
-"""Attention without a cache, as a region."""
+class _Operands(NamedTuple):
+    """What a layer attends with, all finite; ``broken`` says where the query was not."""
+
+    query: torch.Tensor
+    key: torch.Tensor | None
+    value: torch.Tensor | None
+    broken: torch.Tensor
+
+    @classmethod
+    def of(
+        cls, query: torch.Tensor, key: torch.Tensor | None, value: torch.Tensor | None
+    ) -> "_Operands":
+        whole = torch.isfinite(query)
+        same = value is key
+        key = None if key is None else finite(key)
+        if value is not None:
+            value = key if same else finite(value)
+        return cls(torch.where(whole, query, 0.0), key, value, whole.logical_not())
+
+
+def encode_tokens(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    plan: PrefillPlan,
+    sinks: torch.Tensor | None,
+    scale: float,
+    soft_cap: float | None,
+) -> torch.Tensor:
+    """Attention among each row's own tokens, without a cache; arguments as in :func:`attend`."""
+    own = _Operands.of(query, key, value)
+    result = prefill_attention(
+        own.query, own.key, own.value, None, plan, sinks, None, scale, soft_cap, None
+    )
+    return result.masked_fill(own.broken, float("nan"))
+
+
+encode = region(encode_tokens)
+"""The same as a region."""
 
 
 def attend(
@@ -35,16 +73,34 @@ def attend(
 
     Args:
         query: ``[tokens, heads, width]``.
-        key, value: ``[tokens, kv_heads, width]``; None when only the cache has them.
+        key, value: ``[tokens, kv_heads, width]``; None when only the cache has them. One tensor
+            twice for latents, of which the cache has one part.
         pages: the cache as ``[pages, block_size * width]``.
 
     Returns:
-        ``[tokens, heads, width]``, float32 when the step has decode rows, else in the dtype of
-        ``query``; padding tokens hold anything finite.
+        ``[tokens, heads, width]`` in the dtype of ``query``. A token whose query is NaN or infinite
+        has NaN there, which no other token sees; other padding tokens hold anything finite.
     """
+    query, key, value, broken = _Operands.of(query, key, value)
+    whole = _attend(query, key, value, pages, plans, sinks, layout, scale, soft_cap)
+    return whole.masked_fill(broken, float("nan"))
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    value: torch.Tensor | None,
+    pages: torch.Tensor,
+    plans: Plans,
+    sinks: torch.Tensor | None,
+    layout: PageLayout,
+    scale: float,
+    soft_cap: float | None,
+) -> torch.Tensor:
+    """:func:`attend` for finite operands."""
     rows, decode, prefill, reach = plans
     if rows is not None and key is not None and value is not None:
-        write_kv(pages, [key, value], rows)
+        write_kv(pages, [key, value][: layout.parts], rows)
     decoded = filled = None
     if decode is not None:
         decoded = decode_attention(query, pages, decode, sinks, layout, scale, soft_cap)
@@ -214,14 +270,5 @@ class HpuAttentionImpl(AttentionImpl[HpuAttentionMetadata]):
     ) -> torch.Tensor:
         """Attention among each row's own tokens, without a cache."""
         return encode(
-            query,
-            key,
-            value,
-            None,
-            plans.prefill,
-            self.sinks,
-            None,
-            self.scale,
-            self.logits_soft_cap,
-            None,
+            query, key, value, plans.prefill, self.sinks, self.scale, self.logits_soft_cap
         )

@@ -16,7 +16,7 @@ from vllm.v1.attention.backend import (
 )
 from vllm.v1.kv_cache_interface import AttentionSpec
 
-from vllm_hpu.attention.plans import Group, Need, Plans, derive_plans
+from vllm_hpu.attention.plans import Group, Need, Plans, Rows, derive_plans
 from vllm_hpu.attention.shape import AttentionShape
 from vllm_hpu.shapes.key import GraphKey
 
@@ -92,11 +92,14 @@ class HpuAttentionMetadata(AttentionMetadata):
         """Drop what was derived; the next layer derives it anew from the present values."""
         self.derived.clear()
 
+    @property
+    def rows(self) -> Rows:
+        """What all groups of a step have in common."""
+        return Rows(self.query_start_loc, self.seq_lens)
+
     def group(self, *needs: Need) -> Group:
         """The tensors with what layers ask of them."""
         return Group(
-            self.query_start_loc,
-            self.seq_lens,
             self.block_table,
             self.slot_mapping[: self.shape.tokens],
             self.shape,
@@ -109,7 +112,7 @@ class HpuAttentionMetadata(AttentionMetadata):
         """What layers with ``need`` get, derived unless it has been."""
         found = self.derived.get(need)
         if found is None:
-            [[found]] = derive_plans([self.group(need)])
+            [[found]] = derive_plans(self.rows, [self.group(need)])
             self.derived[need] = found
         return found
 

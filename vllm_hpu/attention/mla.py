@@ -14,17 +14,12 @@ from vllm.v1.attention.backend import AttentionType, MLAAttentionImpl
 from vllm.v1.attention.backends.mla.prefill.base import MLAPrefillBackend
 
 from vllm_hpu.attention.backend import HpuAttentionBackend
-from vllm_hpu.attention.cache import PageLayout, page_view, token_rows, write_kv
+from vllm_hpu.attention.cache import PageLayout, page_view
 from vllm_hpu.attention.impl import paged_attention
 from vllm_hpu.attention.metadata import HpuAttentionMetadata
 from vllm_hpu.attention.plans import Need
-from vllm_hpu.graphs.region import region
 
 __all__ = ["HpuMLABackend", "HpuMLAImpl", "HpuMLAPrefillBackend"]
-
-
-write_latents = region(write_kv)
-"""Writing a step's latents, as a region: vLLM asks for it on its own."""
 
 
 class HpuMLAImpl(MLAAttentionImpl[HpuAttentionMetadata]):
@@ -85,8 +80,7 @@ class HpuMLAImpl(MLAAttentionImpl[HpuAttentionMetadata]):
             heads=self.q_pad_num_heads or self.num_heads,
             window=self.sliding_window,
             dtype=dtype,
-            # Latents are written by a call of their own.
-            stores=False,
+            stores=True,
             from_cache=False,
         )
 
@@ -99,7 +93,7 @@ class HpuMLAImpl(MLAAttentionImpl[HpuAttentionMetadata]):
         kv_cache_dtype: str,
         k_scale: torch.Tensor,
     ) -> None:
-        """Write the step's latents.
+        """Keep the step's latents: the attention that follows writes and reads in one region.
 
         Args:
             kv_c_normed: ``[tokens, kv_lora_rank]``.
@@ -110,12 +104,7 @@ class HpuMLAImpl(MLAAttentionImpl[HpuAttentionMetadata]):
         if kv_cache.numel() == 0:
             return
         tokens = kv_c_normed.shape[0]
-        latents = torch.cat((kv_c_normed, k_pe.reshape(tokens, -1)), dim=-1).unsqueeze(1)
-        cache = kv_cache.unsqueeze(1)
-        layout = PageLayout.of(cache, parts=1)
-        rows = token_rows(slot_mapping[:tokens], layout)
-        write_latents(page_view(cache, layout), [latents], rows)
-        self._latents = latents
+        self._latents = torch.cat((kv_c_normed, k_pe.reshape(tokens, -1)), dim=-1).unsqueeze(1)
 
     def forward_mqa(
         self,
@@ -128,7 +117,8 @@ class HpuMLAImpl(MLAAttentionImpl[HpuAttentionMetadata]):
 
         Args:
             q: ``[tokens, heads, kv_lora_rank + rope]``, or its two parts.
-            kv_c_and_k_pe_cache: ``[blocks, block_size, kv_lora_rank + rope]``, updated.
+            kv_c_and_k_pe_cache: ``[blocks, block_size, kv_lora_rank + rope]``; the latents of
+                :meth:`do_kv_cache_update` are written to it first.
 
         Returns:
             ``[tokens, heads, kv_lora_rank]`` and None (no log-sum-exp).

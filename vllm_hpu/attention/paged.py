@@ -2,8 +2,12 @@
 
 Blocks of all rows stand in one list. Each block gets its row's queries by a product with a one-hot
 matrix, so the gather runs on the matrix engine; the partial results of a row's blocks are summed by
-the transposed product. Between the two, one softmax per row: the maximum over its blocks is taken
-before the exponential, so no block has to be rescaled afterwards.
+the transposed product. Between the two, one softmax per row, in float32: the maximum over its
+blocks is taken before the exponential, so no block has to be rescaled afterwards, and weights are
+divided by their sum over the row before they meet the values. What is rounded to the model's dtype
+is thus no larger than the values themselves, however long the context.
+
+Zeros of the one-hot matrices meet every block and every row: all operands must be finite.
 """
 
 import warnings
@@ -12,6 +16,7 @@ import torch
 
 from vllm_hpu.attention.cache import PageLayout
 from vllm_hpu.attention.derive import DecodePlan
+from vllm_hpu.device import ops
 
 __all__ = ["decode_attention"]
 
@@ -22,10 +27,10 @@ warnings.filterwarnings("ignore", message=r"index_reduce\(\) is in beta")
 def _scores(
     products: torch.Tensor, bias: torch.Tensor, scale: float, soft_cap: float | None
 ) -> torch.Tensor:
-    """Scaled, capped and masked scores in float32, from products in the model's dtype."""
+    """Scaled, capped and masked scores, from products; all in float32."""
     if soft_cap is None:
         return torch.add(bias, products, alpha=scale)
-    capped = torch.tanh(products.to(torch.float32) * (scale / soft_cap))
+    capped = torch.tanh(products * (scale / soft_cap))
     return torch.add(bias, capped, alpha=soft_cap)
 
 
@@ -46,7 +51,8 @@ def decode_attention(
         sinks: one logit per query head ``[heads]``, or None. It joins each query's softmax once.
 
     Returns:
-        float32 ``[tokens, heads, width]``; tokens of other rows hold anything finite.
+        ``[tokens, heads, width]`` in the dtype of the cache; tokens of other rows hold anything
+        finite.
     """
     _, heads, width = query.shape
     kv_heads, size = layout.kv_heads, layout.block_size
@@ -66,8 +72,8 @@ def decode_attention(
     gathered = gathered.view(layout.parts, blocks * kv_heads, size, width)
     keys, values = gathered[0], gathered[-1]
 
-    products = torch.bmm(queries, keys.transpose(1, 2)).view(blocks, heads, length, size)
-    scores = _scores(products, plan.bias, scale, soft_cap)
+    products = ops.float32_product(queries, keys.transpose(1, 2))
+    scores = _scores(products.view(blocks, heads, length, size), plan.bias, scale, soft_cap)
     highest = plan.floor.index_reduce(0, plan.groups, scores.amax(-1), "amax")
     if sinks is not None:
         sink = sinks.to(torch.float32).view(1, heads, 1)
@@ -76,12 +82,14 @@ def decode_attention(
     weights = scores.sub_(shift).exp_()
 
     sums = weights.sum(-1).view(blocks, heads * length)
-    total = torch.addmm(plan.idle, plan.merge32, sums).view(rows, heads, length, 1)
+    # At least one for every row with a block: the weight of its highest score, or of its sink.
+    total = torch.mm(plan.merge32, sums).view(rows + 1, heads, length)
     if sinks is not None:
-        total = total + torch.exp(sink - highest[:rows]).unsqueeze(-1)
+        total = total + torch.exp(sink - highest)
+    weights = weights.div_(total.index_select(0, plan.groups).unsqueeze(-1))
     weights = weights.to(values.dtype).view(blocks * kv_heads, share, size)
     partial = torch.bmm(weights, values).view(blocks, heads * length * width)
-    result = torch.mm(plan.merge, partial).view(rows, heads, length, width) / total
+    result = torch.mm(plan.merge, partial).view(rows, heads, length, width)
     if plan.scatter is None:
         return result.view(rows, heads, width)
     result = result.transpose(1, 2).reshape(rows * length, heads, width)

@@ -14,7 +14,7 @@ from vllm_hpu.attention.derive import DecodePlan, PrefillPlan
 from vllm_hpu.attention.shape import AttentionShape
 from vllm_hpu.graphs.region import region
 
-__all__ = ["Group", "Need", "Plans", "derive_plans", "plans_of"]
+__all__ = ["Group", "Need", "Plans", "Rows", "derive_plans", "plans_of"]
 
 
 class Need(NamedTuple):
@@ -51,19 +51,26 @@ class Plans(NamedTuple):
     reach: int | None
 
 
-class Group(NamedTuple):
-    """A step's integers for the layers of one group of the KV cache, and what these ask of it.
+class Rows(NamedTuple):
+    """A step's rows, the same for all groups of the KV cache.
 
     query_start_loc  int32 [rows + 1]
     seq_lens         int32 [rows]
+    """
+
+    query_start_loc: torch.Tensor
+    seq_lens: torch.Tensor
+
+
+class Group(NamedTuple):
+    """A step's integers for the layers of one group of the KV cache, and what these ask of it.
+
     block_table      int32 [rows, width]
     slot_mapping     int64 [tokens]
     causal           whether a query sees no later key
     longest          most tokens a sequence can have
     """
 
-    query_start_loc: torch.Tensor
-    seq_lens: torch.Tensor
     block_table: torch.Tensor
     slot_mapping: torch.Tensor
     shape: AttentionShape
@@ -72,37 +79,47 @@ class Group(NamedTuple):
     needs: tuple[Need, ...]
 
 
-def plans_of(groups: list[Group]) -> list[list[Plans]]:
+def plans_of(rows: Rows, groups: list[Group]) -> list[list[Plans]]:
     """The plans of all groups, one for each of their needs."""
-    return [[_plans(group, need) for need in group.needs] for group in groups]
+    tokens = None
+    if not all(_is_plain(group.shape, need) for group in groups for need in group.needs):
+        tokens = derive.derive_tokens(*rows, groups[0].shape.tokens)
+    return [[_plans(rows, tokens, group, need) for need in group.needs] for group in groups]
 
 
 derive_plans = region(plans_of, per_shape=True)
 """The same as a region."""
 
 
-def _plans(group: Group, need: Need) -> Plans:
+def _has_decode(shape: AttentionShape, need: Need) -> bool:
+    return shape.decode_rows > 0 and need.layout is not None
+
+
+def _is_plain(shape: AttentionShape, need: Need) -> bool:
+    """Whether token i is the query of row i: nobody has to be told apart."""
+    alone = _has_decode(shape, need) and not shape.has_prefill
+    return alone and shape.decode_queries == 1 and shape.tokens == shape.decode_rows
+
+
+def _plans(rows: Rows, tokens: derive.TokenPlan | None, group: Group, need: Need) -> Plans:
     shape = group.shape
-    rows = decode = prefill = reach = None
+    stored = decode = prefill = reach = None
     if need.stores and need.layout is not None:
-        rows = token_rows(group.slot_mapping, need.layout)
-    has_decode = shape.decode_rows > 0 and need.layout is not None
-    # Token i is the query of row i: nobody has to be told apart.
-    plain = has_decode and not shape.has_prefill and shape.decode_queries == 1
-    plain = plain and shape.tokens == shape.decode_rows
-    tokens = None
-    if not plain:
-        tokens = derive.derive_tokens(group.query_start_loc, group.seq_lens, shape.tokens)
-    if has_decode:
-        decode = _decode(group, need, tokens)
-    if tokens is not None and (shape.has_prefill or not has_decode):
-        prefill = _prefill(group, need, tokens)
+        stored = token_rows(group.slot_mapping, need.layout)
+    if _is_plain(shape, need):
+        tokens = None
+    if _has_decode(shape, need):
+        decode = _decode(rows, tokens, group, need)
+    if tokens is not None and (shape.has_prefill or decode is None):
+        prefill = _prefill(rows, tokens, group, need)
         if group.causal:
             reach = min(need.window or group.longest, group.longest) - 1
-    return Plans(rows, decode, prefill, reach)
+    return Plans(stored, decode, prefill, reach)
 
 
-def _decode(group: Group, need: Need, tokens: derive.TokenPlan | None) -> DecodePlan | None:
+def _decode(
+    rows: Rows, tokens: derive.TokenPlan | None, group: Group, need: Need
+) -> DecodePlan | None:
     """Blocks of the decode rows."""
     shape, layout = group.shape, need.layout
     if layout is None:
@@ -112,8 +129,7 @@ def _decode(group: Group, need: Need, tokens: derive.TokenPlan | None) -> Decode
     )
     return derive.derive_decode(
         tokens,
-        group.query_start_loc,
-        group.seq_lens,
+        *rows,
         group.block_table,
         shape.decode_rows,
         max(1, blocks),
@@ -126,23 +142,22 @@ def _decode(group: Group, need: Need, tokens: derive.TokenPlan | None) -> Decode
     )
 
 
-def _prefill(group: Group, need: Need, tokens: derive.TokenPlan) -> PrefillPlan:
+def _prefill(rows: Rows, tokens: derive.TokenPlan, group: Group, need: Need) -> PrefillPlan:
     """Mask of the prefill rows, and their blocks where they have context."""
     shape, layout, window = group.shape, need.layout, need.window
     # With keys in the cache only, blocks are listed even when this step's tokens are all there is.
     if layout is None or not (shape.prefill_blocks or need.from_cache):
         return derive.derive_prefill(tokens, window, group.causal, need.dtype)
     # This step's tokens fill at most so many blocks, one begun block per row included.
-    rows = group.seq_lens.shape[0]
-    fresh = shape.tokens // layout.block_size + rows
+    count = rows.seq_lens.shape[0]
+    fresh = shape.tokens // layout.block_size + count
     blocks = shape.prefill_blocks or fresh
     if window is not None:
-        room = derive.window_blocks(blocks, rows, window, 1, layout.block_size)
+        room = derive.window_blocks(blocks, count, window, 1, layout.block_size)
         blocks = min(blocks, room + fresh)
     return derive.derive_prefill_cached(
         tokens,
-        group.query_start_loc,
-        group.seq_lens,
+        *rows,
         group.block_table,
         shape.decode_rows,
         shape.decode_queries,

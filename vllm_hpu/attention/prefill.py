@@ -30,8 +30,8 @@ def _unfused(
     """
     kv_heads = key.shape[1]
     grouped = query.unflatten(1, (kv_heads, -1))
-    products = torch.matmul(grouped, key.unsqueeze(2).transpose(-1, -2))
-    scores = torch.tanh(products.to(torch.float32) * (scale / soft_cap)) * soft_cap + mask
+    products = ops.float32_product(grouped, key.unsqueeze(2).transpose(-1, -2))
+    scores = torch.tanh(products * (scale / soft_cap)) * soft_cap + mask
     highest = scores.amax(-1, keepdim=True)
     if sinks is not None:
         sink = sinks.to(torch.float32).view(1, kv_heads, -1, 1, 1)
@@ -40,8 +40,9 @@ def _unfused(
     total = weights.sum(-1, keepdim=True)
     if sinks is not None:
         total = total + torch.exp(sink - highest)
-    result = torch.matmul(weights.to(value.dtype), value.unsqueeze(2)) / total
-    return result.flatten(1, 2).to(query.dtype)
+    # Divided first, so that what is rounded is no larger than the values.
+    weights = (weights / total).to(value.dtype)
+    return torch.matmul(weights, value.unsqueeze(2)).flatten(1, 2)
 
 
 def _slices(tokens: int, keys: int, reach: int | None) -> list[tuple[slice, slice]]:

@@ -50,7 +50,11 @@ class StepPlans:
             group.reset()
         if groups:
             plans = derive_plans(
-                [group.group(*kinds) for group, (_, kinds) in zip(groups, self._kinds, strict=True)]
+                groups[0].rows,
+                [
+                    group.group(*kinds)
+                    for group, (_, kinds) in zip(groups, self._kinds, strict=True)
+                ],
             )
             for group, (_, kinds), found in zip(groups, self._kinds, plans, strict=True):
                 for (need, slot), one in zip(kinds.items(), found, strict=True):

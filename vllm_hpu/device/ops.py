@@ -7,6 +7,7 @@ Schemas: HabanaAI/gaudi-pytorch-bridge, ``scripts/hpu_op.yaml`` and
 import torch
 
 __all__ = [
+    "float32_product",
     "fused_sdpa",
     "mixture_of_experts",
     "mixture_of_experts_swiglu_oai",
@@ -48,6 +49,20 @@ def rotary(
     """
     mode = _BLOCKWISE if neox else _PAIRWISE
     return torch.ops.hpu.rotary_pos_embedding(x, sin, cos, positions, 0, mode)
+
+
+def float32_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """``left @ right`` in float32, for readers that need more than the operands' 16 bits.
+
+    The matrix engine sums in float32, but a product has the type of its operands
+    (``hpu_ops/backend/bmm_gen.cpp``) and is rounded to it. Operands are therefore widened, which
+    loses nothing: that works in every mode, where ``out=`` of another type cannot be traced.
+
+    Args:
+        left: ``[..., m, k]``.
+        right: ``[..., k, n]``.
+    """
+    return torch.matmul(left.to(torch.float32), right.to(torch.float32))
 
 
 def mixture_of_experts(
@@ -129,8 +144,11 @@ def fused_sdpa(
     """
     from habana_frameworks.torch.hpex.kernels import FusedSDPA
 
+    # Scores in float32 are an option of the kernel, for bfloat16 only (release 1.20; 1.19 has its
+    # default for it). Without it large scores are rounded before the softmax.
+    softmax = "fp32" if query.dtype == torch.bfloat16 else "none"
     # Only the bridge's newer kernel knows windows and sinks; do not name them where none is meant.
     extra = () if sinks is None else (False, False, (-1, -1), sinks)
     return FusedSDPA.apply(
-        query, key, value, mask[None, None], 0.0, False, scale, "none", True, None, "right", *extra
+        query, key, value, mask[None, None], 0.0, False, scale, softmax, True, None, "right", *extra
     )
