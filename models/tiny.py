@@ -27,7 +27,7 @@ if not __package__:  # run as a script: make `models` importable
 from models import bench_llama, tiny_llama_parts, tiny_vision
 from models.demo_facts import CAPITALS, OPPOSITES
 from models.tiny_configs import CONFIGS, ENCODERS, VOCAB_SIZE
-from models.tiny_weights import randomise
+from models.tiny_weights import make_scores_large, randomise
 from models.tokenizer import TOOL_MARKS, build_tokenizer, mark_pairs
 
 #: Holds the fingerprint of the recipe that made a directory.
@@ -38,6 +38,8 @@ def _new_model(name: str) -> PreTrainedModel:
     config, architecture = CONFIGS[name]()
     model = getattr(transformers, architecture)(config).to(torch.float32)
     randomise(model)
+    if name == "qwen2_large_scores":
+        make_scores_large(model)
     return model.eval()
 
 

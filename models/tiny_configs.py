@@ -67,6 +67,15 @@ def qwen2() -> Made:
     return Qwen2Config(**_COMMON), "Qwen2ForCausalLM"
 
 
+def qwen2_large_scores() -> Made:
+    """Biases that make all attention scores large; see ``tiny_weights.make_scores_large``.
+
+    The base of the rotation is so large that it leaves those elements as they are.
+    """
+    rotation = {"rope_type": "default", "rope_theta": 1e12}
+    return Qwen2Config(**_COMMON, rope_parameters=rotation), "Qwen2ForCausalLM"
+
+
 def qwen3() -> Made:
     """RMSNorm on query and key heads."""
     return Qwen3Config(**_COMMON, head_dim=_HEAD_DIM), "Qwen3ForCausalLM"
@@ -216,8 +225,8 @@ def bert_score() -> Made:
 CONFIGS: dict[str, Callable[[], Made]] = {
     made.__name__: made
     for made in (
-        llama, llama_classify, qwen2, qwen3, mistral, gemma2, gemma3, mixtral, qwen3_moe, gpt_oss,
-        deepseek_v3, opt, phi3, bert, bert_score,
+        llama, llama_classify, qwen2, qwen2_large_scores, qwen3, mistral, gemma2, gemma3, mixtral,
+        qwen3_moe, gpt_oss, deepseek_v3, opt, phi3, bert, bert_score,
     )
 }  # fmt: skip
 

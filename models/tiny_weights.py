@@ -59,6 +59,25 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
                 buffer.copy_((_VECTOR_STD * _noise(name, seed, buffer)).to(torch.bfloat16))
 
 
+def make_scores_large(model: nn.Module, bias: float = 192.0) -> None:
+    """Add the same large number to all products of a query with a key, by their biases alone.
+
+    The elements of each head that rotate slowest hold ``bias`` and nothing else: two of them make
+    products of ``2 * bias * bias``, 73,728 unless said. Softmax does not see it, but a product that
+    is rounded to bfloat16 is a multiple of 512, and float16 ends at 65,504.
+    """
+    heads = {"q_proj": model.config.num_attention_heads, "k_proj": model.config.num_key_value_heads}
+    with torch.no_grad():
+        for name, layer in model.named_modules():
+            kind = name.rpartition(".")[2]
+            if kind not in heads:
+                continue
+            width = layer.bias.shape[0] // heads[kind]
+            for element in (width // 2 - 1, width - 1):
+                layer.weight.view(heads[kind], width, -1)[:, element] = 0
+                layer.bias.view(heads[kind], width)[:, element] = bias
+
+
 def perturb(model: nn.Module, amount: float, seed: int) -> None:
     """Add noise of `amount` times a parameter's own spread: a model that often agrees with it."""
     with torch.no_grad():
