@@ -12,6 +12,7 @@ from typing import Any
 from transformers import (
     BertConfig,
     DeepseekV3Config,
+    Ernie4_5Config,
     Gemma2Config,
     Gemma3TextConfig,
     GptOssConfig,
@@ -194,6 +195,12 @@ def opt() -> Made:
     return config, "OPTForCausalLM"
 
 
+def ernie4_5() -> Made:
+    """Llama's layers, but rotary embeddings turn neighbours, not halves of the head."""
+    config = Ernie4_5Config(**_COMMON, head_dim=_HEAD_DIM, use_bias=False)
+    return config, "Ernie4_5ForCausalLM"
+
+
 def phi3() -> Made:
     """Query, key and value in one matrix, gate and up in another."""
     return Phi3Config(**_COMMON, sliding_window=None), "Phi3ForCausalLM"
@@ -226,7 +233,7 @@ CONFIGS: dict[str, Callable[[], Made]] = {
     made.__name__: made
     for made in (
         llama, llama_classify, qwen2, qwen2_large_scores, qwen3, mistral, gemma2, gemma3, mixtral,
-        qwen3_moe, gpt_oss, deepseek_v3, opt, phi3, bert, bert_score,
+        qwen3_moe, gpt_oss, deepseek_v3, ernie4_5, opt, phi3, bert, bert_score,
     )
 }  # fmt: skip
 

@@ -158,6 +158,27 @@ def test_rotary(kind, partial, dtype, neox):
         )
 
 
+@pytest.mark.parametrize("used_before", [False, True])
+@pytest.mark.parametrize("neox", [True, False])
+def test_rotary_that_its_model_turns_to_the_other_style(neox, used_before):
+    """As Ernie 4.5 does with Llama's layers, after they are made."""
+    torch.manual_seed(4)
+    layer = get_rope(16, 32, is_neox_style=not neox, rope_parameters=dict(SCALED["plain"])).to(
+        "hpu"
+    )
+    positions = torch.arange(9, device="hpu")
+    query = torch.randn(9, 4 * 16)
+    if used_before:
+        layer(positions, query.to("hpu"), None)
+    try:
+        layer.is_neox_style = neox
+        got, _ = layer(positions, query.to("hpu"), None)
+    finally:
+        layer.is_neox_style = not neox  # vLLM shares layers of the same parameters
+    wanted = exact_rotary(query, positions.cpu(), layer.cos_sin_cache.cpu(), 16, 16, neox)
+    torch.testing.assert_close(got.cpu().double(), wanted, rtol=2e-6, atol=2e-6)
+
+
 def test_rotary_without_key():
     layer = get_rope(8, 32, True, dict(SCALED["plain"]), torch.float32)
     layer.to("hpu")

@@ -4,8 +4,6 @@ vLLM compares token ids with the bounds of the rank's shard, which are Python nu
 holds such numbers, so every rank would compile graphs of its own that differ in nothing else.
 """
 
-from typing import Any
-
 import torch
 from vllm.distributed import tensor_model_parallel_all_reduce
 from vllm.model_executor.custom_op import op_registry_oot
@@ -14,6 +12,8 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
     VocabParallelEmbeddingShardIndices,
 )
+
+from vllm_hpu.ops.derived import Derives
 
 __all__ = ["HpuVocabParallelEmbedding", "bounds_of", "local_rows", "register"]
 
@@ -55,23 +55,26 @@ def local_rows(ids: torch.Tensor, bounds: torch.Tensor) -> tuple[torch.Tensor, t
     return rows, others
 
 
-class HpuVocabParallelEmbedding(VocabParallelEmbedding):
+class HpuVocabParallelEmbedding(Derives, VocabParallelEmbedding):
     """vLLM's layer; of several ranks, all run the same graph."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    DERIVED_FROM = ("shard_indices", "quant_method", "tp_size")
+
+    def derive(self) -> None:
+        """Whether there are other ranks, and the bounds of this one's rows."""
         self._own_lookup = self.tp_size > 1 and isinstance(
             self.quant_method, UnquantizedEmbeddingMethod
         )
         if self._own_lookup:
             added = self.num_added_embeddings > 0
-            bounds = bounds_of(self.shard_indices)
+            bounds = bounds_of(self.shard_indices).to(self.weight.device)
             self.register_buffer("bounds", bounds if added else bounds[:1], persistent=False)
 
     def forward(self, input_: torch.Tensor) -> torch.Tensor:
         """Embed ``input_`` [tokens]; returns [tokens, hidden], the sum over ranks unless the layer
         was made without ``reduce_results``.
         """
+        self.keep_derived()
         if not self._own_lookup:
             return super().forward(input_)
         rows, others = local_rows(input_, self.bounds)

@@ -26,6 +26,7 @@ from vllm.model_executor.layers.rotary_embedding.ntk_scaling_rope import NTKScal
 from vllm.model_executor.layers.rotary_embedding.yarn_scaling_rope import YaRNScalingRotaryEmbedding
 
 from vllm_hpu.device import ops as device_ops
+from vllm_hpu.ops.derived import Derives
 
 __all__ = ["ROTARY_CLASSES", "register", "widen"]
 
@@ -77,11 +78,13 @@ def _rotate(
     return torch.cat((turned, heads[..., rotary_dim:]), dim=-1).reshape(x.shape)
 
 
-class _HpuRotaryMixin:
+class _HpuRotaryMixin(Derives):
     """Forward over the card's kernel; the host class computes the table of angles."""
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    DERIVED_FROM = ("is_neox_style",)
+
+    def derive(self) -> None:
+        """Widen the table of angles."""
         # Both halves are stored once more (2 · positions · rotary_dim elements): the alternative is
         # two extra copies per layer and step.
         self.register_buffer(  # type: ignore[attr-defined]
@@ -105,6 +108,7 @@ class _HpuRotaryMixin:
         positions = positions.flatten()
         if offsets is not None:
             positions = positions + offsets.flatten()
+        self.keep_derived()
         table = self.cos_sin_per_element  # type: ignore[attr-defined]
         rows = table.index_select(0, positions).to(query.dtype).unsqueeze(1)
         cos, sin = rows.chunk(2, dim=-1)
