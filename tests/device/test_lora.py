@@ -6,7 +6,7 @@ import torch
 from vllm.config.lora import LoRAConfig
 from vllm.lora.layers import LoRAMapping
 
-from vllm_hpu.lora.punica import PunicaWrapperHPU, slots_of
+from vllm_hpu.lora.punica import PunicaWrapperHPU, slots_of, with_logits_of
 from vllm_hpu.lora.slots import FillsFromHost
 
 SLOTS, RANK, HIDDEN, TOKENS, LIMIT = 3, 4, 20, 11, 32
@@ -144,6 +144,22 @@ def test_logits_of_padded_rows(wrapper, dtype):
     wanted = merged(x, [head], [lora_a], [lora_b], [2, -1, 0, -1, -1, -1])
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
     torch.testing.assert_close(y.cpu().double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_logits_of_tokens_of_the_step(wrapper):
+    """Prompt tokens that are scored, and draft tokens: any rows, more than there are requests."""
+    torch.manual_seed(10)
+    vocabulary, tokens = 30, [10, 0, 2, 3, 3, 8, 1]
+    select(wrapper, TOKEN_IDS, request_ids=(4, 0, 7))
+    x, head = torch.randn(len(tokens), HIDDEN), torch.randn(vocabulary, HIDDEN)
+    (lora_a,), (lora_b,) = adapters(9, vocabulary)
+    y = (x @ head.T).to("hpu")
+    with with_logits_of([wrapper], torch.tensor(tokens, device="hpu")):
+        wrapper.add_lora_logits(y, x.to("hpu"), lora_a.to("hpu"), lora_b.to("hpu"), 1.0)
+    slots = slots_of(tuple(TOKEN_IDS[token] for token in tokens), IN_SLOT)
+    wanted = merged(x, [head], [lora_a], [lora_b], slots)
+    torch.testing.assert_close(y.cpu().double(), wanted, rtol=1e-5, atol=1e-5)
+    assert wrapper.logit_tokens is None
 
 
 def test_classification_head_of_an_adapter(wrapper):

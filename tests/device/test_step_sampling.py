@@ -4,6 +4,7 @@ The kernels that both use are tested on their own (test_kernels_*.py).
 """
 
 import random
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import habana_frameworks.torch  # noqa: F401
@@ -347,12 +348,14 @@ def test_a_grammar_ends_with_its_step_whatever_graph_is_ready():
         plan=SimpleNamespace(row_buckets=(4, count)),
         launcher=Launcher(Mode.EAGER),
         model=SimpleNamespace(compute_logits=torch.clone),
+        logits_of=lambda tokens: nullcontext(),
     )
     rows = SimpleNamespace(
         state=sent(case.rows, torch.int64),
         seq_lens=sent(case.seq_lens, torch.int32),
         logits=sent(case.counts, torch.int32),
         query_start_loc=torch.zeros(count + 1, dtype=torch.int32, device=DEVICE),
+        logit_token=torch.arange(count, device=DEVICE),
     )
     inputs = SimpleNamespace(
         width=1, hidden=case.logits, draft_tokens=None, rows=rows, blank=lambda: None

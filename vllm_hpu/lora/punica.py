@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from vllm.config import get_current_vllm_config_or_none
 from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
 from vllm.utils.torch_utils import async_tensor_h2d
 
@@ -52,12 +51,6 @@ def slots_of(lora_ids: tuple[int, ...], lora_index_to_id: list[int | None]) -> n
     return slots
 
 
-def _logits_per_request() -> int:
-    """One, and one for each draft token of the engine that is being made."""
-    config = get_current_vllm_config_or_none()
-    return 1 if config is None else 1 + config.num_speculative_tokens
-
-
 def wrappers_of(model: torch.nn.Module) -> set[PunicaWrapperHPU]:
     """The wrappers of the LoRA layers of ``model``."""
     layers = (getattr(layer, "punica_wrapper", None) for layer in model.modules())
@@ -77,12 +70,27 @@ def with_adapters(wrappers: Iterable[PunicaWrapperHPU], active: bool) -> Iterato
             wrapper.no_lora = no_lora
 
 
+@contextmanager
+def with_logits_of(wrappers: Iterable[PunicaWrapperHPU], tokens: torch.Tensor) -> Iterator[None]:
+    """Let row i of logits have the adapter of the step's token ``tokens[i]``, integers [rows]."""
+    wrappers = tuple(wrappers)
+    for wrapper in wrappers:
+        wrapper.logit_tokens = tokens
+    try:
+        yield
+    finally:
+        for wrapper in wrappers:
+            wrapper.logit_tokens = None
+
+
 class PunicaWrapperHPU(PunicaWrapperBase):
     """Applies each token's adapter; index tensors are persistent and padded to their full length.
 
     Attributes:
         no_lora: whether no row of the current step has an adapter. A captured graph freezes this
             value: graphs with and without adapters must have different keys.
+        logit_tokens: integers [rows], the token of the step that each row of logits is computed
+            from; None: one row per request, in the step's order (pooling).
     """
 
     def __init__(
@@ -98,8 +106,8 @@ class PunicaWrapperHPU(PunicaWrapperBase):
         dtype = lora_config.lora_dtype
         if not isinstance(dtype, torch.dtype):
             dtype = torch.get_default_dtype()
-        # Row 0: slot of each token, row 1: slot of each row of logits; NO_SLOT in the padding.
-        width = max(max_num_batched_tokens, max_batches * _logits_per_request())
+        # Row 0: slot of each token, row 1: slot of each request; NO_SLOT in the padding.
+        width = max(max_num_batched_tokens, max_batches)
         self._rows = np.full((2, width), NO_SLOT, dtype=np.int64)
         # [2, tokens, slots]: 1 where the row uses the slot.
         self._own_slot = torch.zeros((2, width, self.slots), dtype=dtype, device=device)
@@ -108,6 +116,7 @@ class PunicaWrapperHPU(PunicaWrapperBase):
             np.zeros(self._embeddings_indices.shape, dtype=np.int64), out=self._embeddings_indices
         )
         self.no_lora = True
+        self.logit_tokens: torch.Tensor | None = None
 
     def update_metadata(
         self,
@@ -147,9 +156,13 @@ class PunicaWrapperHPU(PunicaWrapperBase):
         first = rows[0, : self._embeddings_indices.shape[0]].clip(min=0) * vocab_size
         async_tensor_h2d(first, out=self._embeddings_indices)
 
-    def _own(self, rows: torch.Tensor, of_logits: bool = False) -> torch.Tensor:
-        """``[rows, slots]``: 1 where the row uses the slot."""
-        return self._own_slot[int(of_logits), : rows.shape[0]]
+    def _own(self, tokens: torch.Tensor) -> torch.Tensor:
+        """``[tokens, slots]``: 1 where the token uses the slot."""
+        return self._own_slot[0, : tokens.shape[0]]
+
+    def _own_of_requests(self, requests: torch.Tensor) -> torch.Tensor:
+        """``[requests, slots]``: 1 where the request uses the slot."""
+        return self._own_slot[1, : requests.shape[0]]
 
     def _shrink(self, x: torch.Tensor, lora_a: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         """``x`` [rows, in] through the A of all slots, other slots zeroed: [rows, slots, rank]."""
@@ -269,10 +282,12 @@ class PunicaWrapperHPU(PunicaWrapperBase):
         buffer: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Add each request's adapter of the language-model head to its row of logits.
+        """Add the adapters of the language-model head to rows of logits, or of a request's head.
+
+        Whose row is whose: see ``logit_tokens``.
 
         Args:
-            y: ``[rows, vocabulary]``, changed in place; rows after the requests are padding.
+            y: ``[rows, vocabulary]``, changed in place.
             x: ``[rows, hidden]``.
             lora_a_stacked, lora_b_stacked: the head's adapters.
             scale: factor on the adapter's output.
@@ -281,7 +296,10 @@ class PunicaWrapperHPU(PunicaWrapperBase):
         """
         if self.no_lora:
             return y
-        own = self._own(x, of_logits=True) * scale
+        if self.logit_tokens is None:
+            own = self._own_of_requests(x) * scale
+        else:
+            own = self._own_slot[0].index_select(0, self.logit_tokens) * scale
         self._expand(
             y.view(-1, y.shape[-1])[:, : lora_b_stacked.shape[-2]],
             self._shrink(x.view(-1, x.shape[-1]), lora_a_stacked, own),
@@ -308,7 +326,7 @@ class PunicaWrapperHPU(PunicaWrapperBase):
         """
         if self.no_lora:
             return y
-        own = self._own(x, of_logits=True)
+        own = self._own_of_requests(x)
         for slot in range(self.slots):
             replaced = F.linear(x.to(weight_stacked.dtype), weight_stacked[slot, 0])
             replaced = replaced.to(y.dtype) + bias_stacked[slot].to(y.dtype)

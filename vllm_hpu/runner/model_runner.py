@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import vllm.v1.worker.gpu.model_runner as upstream
 from vllm.config import VllmConfig
@@ -29,13 +28,14 @@ from vllm_hpu.graphs import region as regions
 from vllm_hpu.graphs.compiled_layers import compile_layers, compile_region, prepare_dynamo
 from vllm_hpu.graphs.launcher import Launcher
 from vllm_hpu.graphs.mode import Mode, choose_mode
-from vllm_hpu.lora.punica import PunicaWrapperHPU, with_adapters, wrappers_of
+from vllm_hpu.lora.punica import PunicaWrapperHPU, with_adapters, with_logits_of, wrappers_of
 from vllm_hpu.lora.slots import fill_from_host
+from vllm_hpu.ops.derived import derive_all
 from vllm_hpu.runner.failed_requests import FailedRequests
 from vllm_hpu.runner.graph_manager import HpuGraphManager
 from vllm_hpu.runner.state_update_graphs import BetweenGraphs
 from vllm_hpu.sample.graph_sampler import StepSampler, most_scores, step_sampler
-from vllm_hpu.sample.prompt_logprobs import PromptScores
+from vllm_hpu.sample.prompt_logprobs import PromptScores, PromptScoresOfAdapters
 from vllm_hpu.sample.sampling_graph import Drawn
 from vllm_hpu.shapes.step import step_of
 from vllm_hpu.spec_decode import init_speculator, use_plain_launches
@@ -116,6 +116,10 @@ class HpuModelRunner(GPUModelRunner):
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)
+        derive_all(self.model)
+        drafter = getattr(self.speculator, "model", None)
+        if drafter is not None:
+            derive_all(drafter)
         fill_from_host(self.model)
         self._adapters = wrappers_of(self.model)
         if self.mode.mode is Mode.COMPILE:
@@ -124,6 +128,8 @@ class HpuModelRunner(GPUModelRunner):
         if self.speculator is not None:
             use_plain_launches(self.speculator)
         self.step_forward = StepForward(self)
+        if self._adapters and self.prompt_logprobs_worker is not None:
+            self.prompt_logprobs_worker = PromptScoresOfAdapters(self)
         if is_plain(self):
             self._use_derived_inputs()
 
@@ -232,7 +238,8 @@ class HpuModelRunner(GPUModelRunner):
         if draw is None or self.step_sampler is None:
             if self.step_inputs is not None:
                 input_batch = self.step_inputs.without_gaps(input_batch)
-            return super().sample(hidden_states, input_batch, grammar_output)
+            with self.logits_of(input_batch.logits_indices):
+                return super().sample(hidden_states, input_batch, grammar_output)
         output = self.step_sampler.sample(input_batch, draw, grammar_output)
         return output, output.num_sampled, output.num_rejected
 
@@ -265,14 +272,6 @@ class HpuModelRunner(GPUModelRunner):
         self.failed_requests.tell(output)
         return output
 
-    def _set_active_loras(
-        self, prompt_lora_mapping: tuple[int, ...], *args: Any, **kwargs: Any
-    ) -> None:
-        if self.step_inputs is not None and self.step_inputs.width > 1:
-            # Draft tokens have rows of logits, too.
-            prompt_lora_mapping = tuple(np.repeat(prompt_lora_mapping, self.step_inputs.width))
-        super()._set_active_loras(prompt_lora_mapping, *args, **kwargs)
-
     def shutdown(self) -> None:
         """Give back captured graphs before the weights they hold on to."""
         self.launcher.clear()
@@ -289,6 +288,14 @@ class HpuModelRunner(GPUModelRunner):
         Which adapters a step uses changes no graph, and none at all is as good as any.
         """
         return with_adapters(self._adapters, active)
+
+    def logits_of(self, tokens: torch.Tensor) -> AbstractContextManager[None]:
+        """Compute logits from the hidden states of the step's ``tokens``, integers [rows].
+
+        Whoever calls ``compute_logits`` while requests run says so by this: the adapters of the
+        output matrix differ from row to row.
+        """
+        return with_logits_of(self._adapters, tokens)
 
 
 def _with_dump_row(vllm_config: VllmConfig) -> VllmConfig:

@@ -273,8 +273,12 @@ class StepSampler:
         states = self._sampler.sampling_states
         # A captured graph serves steps with and without adapters.
         captured = runner.launcher.mode is Mode.GRAPHS
-        with runner.adapters_on(True) if captured else nullcontext():
-            logits = runner.model.compute_logits(inputs.hidden[: rows * inputs.width])
+        places = rows * inputs.width
+        with (
+            runner.adapters_on(True) if captured else nullcontext(),
+            runner.logits_of(inputs.rows.logit_token[:places]),
+        ):
+            logits = runner.model.compute_logits(inputs.hidden[:places])
         draw_tokens(
             logits,
             DrawRows(

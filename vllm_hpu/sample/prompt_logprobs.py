@@ -6,6 +6,8 @@ a prompt is scored in pieces of one size, and the results are copied to their pl
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
 
+from vllm_hpu.graphs.mode import Mode
 from vllm_hpu.graphs.region import region
 from vllm_hpu.kernels.rows import take
 from vllm_hpu.sample.sampling_graph import Scored, score
@@ -23,6 +26,8 @@ from vllm_hpu.sample.sampling_graph import Scored, score
 if TYPE_CHECKING:
     from vllm_hpu.runner.model_runner import HpuModelRunner
     from vllm_hpu.step.inputs import StepInputs
+
+LogitsOf = Callable[[torch.Tensor], torch.Tensor]
 
 PIECE = 128
 """Prompt tokens that are scored at once."""
@@ -40,16 +45,50 @@ def score_tokens(
     score(logits, take(token_ids.view(-1), places).to(torch.int64), scored, normalised)
 
 
-class PromptScores(PromptLogprobsWorker):
+class PromptScoresOfAdapters(PromptLogprobsWorker):
+    """vLLM's way, with the adapters of the tokens that are scored.
+
+    vLLM computes logits of whatever tokens it wants scored, of which the adapters know nothing.
+    So it is handed the numbers of the step's tokens in the place of their hidden states.
+    """
+
+    def __init__(self, runner: HpuModelRunner) -> None:
+        mode = runner.model_config.logprobs_mode
+        super().__init__(runner.max_num_reqs, runner.device, mode)
+        self._runner = runner
+        self._numbers = torch.arange(runner.max_num_tokens, device=runner.device)
+
+    def compute_prompt_logprobs(
+        self, logits_fn: LogitsOf, hidden_states: torch.Tensor, *args: Any
+    ) -> dict[str, LogprobsTensors]:
+        logits_of = self._by_number(logits_fn, hidden_states)
+        return super().compute_prompt_logprobs(logits_of, self._numbers, *args)
+
+    def compute_prompt_token_id_logprobs(
+        self, logits_fn: LogitsOf, hidden_states: torch.Tensor, *args: Any
+    ) -> dict[str, torch.Tensor]:
+        logits_of = self._by_number(logits_fn, hidden_states)
+        return super().compute_prompt_token_id_logprobs(logits_of, self._numbers, *args)
+
+    def _by_number(self, logits_fn: LogitsOf, hidden_states: torch.Tensor) -> LogitsOf:
+        """The logits of the step's tokens with the given numbers, [n]."""
+
+        def logits_of(tokens: torch.Tensor) -> torch.Tensor:
+            with self._runner.logits_of(tokens):
+                return logits_fn(take(hidden_states, tokens))
+
+        return logits_of
+
+
+class PromptScores(PromptScoresOfAdapters):
     """Scores prompts for up to ``most`` likely tokens; who wants more gets vLLM's way."""
 
     takes_room = True
 
     def __init__(self, runner: HpuModelRunner, inputs: StepInputs, most: int) -> None:
-        mode = runner.model_config.logprobs_mode
-        super().__init__(runner.max_num_reqs, runner.device, mode)
-        self._runner, self._hidden, self._most = runner, inputs.keep_every(), most
-        self._normalised = mode in ("raw_logprobs", "processed_logprobs")
+        super().__init__(runner)
+        self._hidden, self._most = inputs.keep_every(), most
+        self._normalised = self.logprobs_mode in ("raw_logprobs", "processed_logprobs")
         # Row 0: the tokens to score from; row 1: where the tokens that follow are.
         self._piece = torch.zeros(2, PIECE, dtype=torch.int64, device=runner.device)
         self._scored = Scored.zeros(PIECE, most, runner.device)
@@ -70,9 +109,9 @@ class PromptScores(PromptLogprobsWorker):
         self._width.pop(req_id, None)
         self._results.pop(req_id, None)
 
-    def compute_prompt_logprobs(
+    def compute_prompt_logprobs(  # type: ignore[override]
         self,
-        logits_fn: Any,
+        logits_fn: LogitsOf,
         hidden_states: torch.Tensor,
         input_batch: InputBatch,
         all_token_ids: torch.Tensor,
@@ -155,6 +194,13 @@ class PromptScores(PromptLogprobsWorker):
 
     def _score_piece(self) -> None:
         runner = self._runner
-        logits = runner.model.compute_logits(take(self._hidden, self._piece[0]))
+        tokens = self._piece[0]
+        # A captured graph serves steps with and without adapters.
+        captured = runner.launcher.mode is Mode.GRAPHS
+        with (
+            runner.adapters_on(True) if captured else nullcontext(),
+            runner.logits_of(tokens),
+        ):
+            logits = runner.model.compute_logits(take(self._hidden, tokens))
         token_ids = runner.req_states.all_token_ids.gpu
         score_tokens(logits, self._piece[1], token_ids, self._scored, self._normalised)
