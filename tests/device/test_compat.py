@@ -66,6 +66,20 @@ def test_a_step_is_still_bounded_by_rows_and_tokens_alone():
     assert "if self.current_step < request.next_decode_eligible_step:" in source
 
 
+def test_cached_blocks_still_name_where_an_adapter_came_from():
+    """What was loaded under a name, from one folder, has the keys of what was there before."""
+    import inspect
+
+    from vllm.v1.core import kv_cache_utils
+    from vllm.v1.engine.core import EngineCore
+
+    keys = inspect.getsource(inspect.unwrap(kv_cache_utils._gen_lora_extra_hash_keys))
+    assert '[("lora", lora_request.lora_name, lora_request.lora_path)]' in keys
+    load = inspect.getsource(inspect.unwrap(EngineCore.add_lora))
+    assert load.count("\n") == 2
+    assert "prefix_cache" not in load
+
+
 def test_a_changed_signature_is_named(monkeypatch):
     from vllm.v1.worker.gpu_worker import Worker
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 
@@ -14,6 +16,21 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 def causal_model(path: str, dtype: torch.dtype) -> Any:
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager")
     return model.eval()
+
+
+def with_adapter(path: Path, adapter: Path, out_dir: Path) -> Path:
+    """Write the model with an adapter of PEFT merged into its weights to ``out_dir``."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    scale = config["lora_alpha"] / config["r"]
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            prefix = f"base_model.model.{name}.lora_"
+            if f"{prefix}A.weight" in tensors:
+                module.weight += scale * tensors[f"{prefix}B.weight"] @ tensors[f"{prefix}A.weight"]
+    model.save_pretrained(out_dir)
+    return out_dir
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -132,8 +133,18 @@ def generate(engine: Any, prompts: list[Any], one: dict[str, Any]) -> list[Any]:
         sampling["repetition_detection"] = RepetitionDetectionParams(
             **sampling["repetition_detection"]
         )
-    path = one["lora"]
-    lora = path and LoRARequest(Path(path).name, 1 + hash_of(path), path)
+    replaced_by = one["more"].get("replaced_by")
+    if replaced_by is not None:
+        shutil.copytree(replaced_by, one["lora"], dirs_exist_ok=True)
+
+    def adapter(path: str | None) -> LoRARequest | None:
+        if path is None:
+            return None
+        anew = replaced_by is not None
+        return LoRARequest(Path(path).name, 1 + hash_of(path), path, load_inplace=anew)
+
+    paths = one["lora"]
+    lora = [adapter(path) for path in paths] if isinstance(paths, list) else adapter(paths)
     if one["method"] == "chat":
         return engine.chat(one["prompts"], SamplingParams(**sampling), use_tqdm=False)
     return engine.generate(prompts, SamplingParams(**sampling), use_tqdm=False, lora_request=lora)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.engine.cases import prompts
+from tests.engine import reference
+from tests.engine.cases import few_graphs, prompts
 from tests.engine.jobs import Job, Pass, run_jobs
 
 TOKENS = 24
@@ -65,6 +68,12 @@ def sampled(**more: Any) -> Pass:
     return Pass(prompts=PROMPTS, sampling={**GREEDY, **more})
 
 
+ADAPTERS = ("llama_lora_head", None, "llama_lora_b")
+# Words that come again and again, so that drafts are right now and then.
+REPEATED = [(prompts((7,), seed=4)[0] * 9)[:length] for length in (20, 41, 60)]
+SCORED = {**GREEDY, "prompt_logprobs": 1, "logprobs": 1}
+
+
 def guided(**constraint: Any) -> Pass:
     return Pass(
         prompts=PROMPTS,
@@ -73,8 +82,27 @@ def guided(**constraint: Any) -> Pass:
 
 
 @pytest.fixture(scope="module")
-def feature_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, Any]]:
+def merged(
+    tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str | None], Path]:
+    """The tiny Llama with an adapter merged into its weights, or as it is."""
+
+    @functools.cache
+    def made(name: str | None) -> Path:
+        if name is None:
+            return tiny("llama")
+        return reference.with_adapter(tiny("llama"), tiny(name), tmp_path_factory.mktemp(name))
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def feature_runs(
+    mode: str, tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
     llama = str(tiny("llama"))
+    adapters = [name and str(tiny(name)) for name in ADAPTERS]
+    live = tmp_path_factory.mktemp("adapter")
 
     def speculative(**config: Any) -> dict[str, Any]:
         return {"speculative_config": {"num_speculative_tokens": 3, **config}}
@@ -110,14 +138,38 @@ def feature_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, 
                 Pass(prompts=PROMPTS, sampling=GREEDY, lora=str(tiny("llama_lora_a"))),
                 Pass(prompts=PROMPTS, sampling=GREEDY, lora=str(tiny("llama_lora_b"))),
                 sampled(),
+                Pass(PROMPTS, SCORED, lora=adapters),
+                # More likely tokens than graphs score: vLLM's way.
+                Pass(PROMPTS, {**SCORED, "prompt_logprobs": 25}, lora=adapters),
+                *(
+                    Pass(PROMPTS, GREEDY, lora=str(live), more={"replaced_by": str(tiny(name))})
+                    for name in ("llama_lora_a", "llama_lora_head")
+                ),
+                Pass(PROMPTS, GREEDY, lora=str(live)),
             ],
-            engine={"enable_lora": True, "max_loras": 2, "max_lora_rank": 8},
+            # Fewer tokens in a step than prompts are scored in at once.
+            engine={
+                "enable_lora": True,
+                "max_loras": 2,
+                "max_lora_rank": 8,
+                "max_num_batched_tokens": 96,
+                "max_logprobs": 25,
+            },
         ),
         Job(
             "ngram",
             llama,
-            [sampled()],
-            engine=speculative(method="ngram", prompt_lookup_max=3, prompt_lookup_min=1),
+            [
+                sampled(),
+                Pass(REPEATED, GREEDY, lora=adapters),
+                Pass(REPEATED, {**GREEDY, "logprobs": 1}, lora=adapters),
+            ],
+            engine={
+                **speculative(method="ngram", prompt_lookup_max=3, prompt_lookup_min=1),
+                "enable_lora": True,
+                "max_loras": 2,
+                "max_lora_rank": 8,
+            },
         ),
         Job(
             "draft_model",
@@ -138,6 +190,9 @@ def feature_runs(mode: str, tiny: Callable[[str], Path]) -> dict[str, dict[str, 
             engine=speculative(method="draft_model", model=llama),
         ),
     ]
+    if mode != "graphs":  # the operators of eager mode
+        made = str(tiny("ernie4_5"))
+        jobs.append(Job("ernie4_5", made, [sampled()], env=few_graphs(rows=8)))
     return run_jobs(mode, jobs)
 
 
@@ -240,11 +295,59 @@ def test_guided_decoding(feature_runs: dict) -> None:
         assert int(answer["text"]) % 7 == 0
 
 
-def test_lora_equals_merged_weights(feature_runs: dict, by_sampling: dict) -> None:
-    plain, first, second, again = (tokens(one) for one in of(feature_runs, "lora"))
+def test_lora_equals_merged_weights(
+    feature_runs: dict, by_sampling: dict, merged: Callable[[str], Path]
+) -> None:
+    plain, first, second, again, *_ = (tokens(one) for one in of(feature_runs, "lora"))
     assert plain == again == tokens(by_sampling["greedy"])
-    assert first != plain
+    assert first == greedy(merged("llama_lora_a"))
+    assert second == greedy(merged("llama_lora_b"))
     assert second not in (plain, first)
+
+
+def greedy(path: Path, given: list[list[int]] = PROMPTS) -> list[list[int]]:
+    return [answer["tokens"] for answer in reference.greedy(path, given, TOKENS)]
+
+
+@pytest.mark.parametrize("number", [4, 5], ids=["few likely tokens", "many likely tokens"])
+def test_each_prompt_is_scored_with_its_own_adapter(
+    number: int, feature_runs: dict, merged: Callable[[str | None], Path]
+) -> None:
+    """Of the three prompts of a step, one has an adapter on the output matrix and one none."""
+    answers = of(feature_runs, "lora")[number]
+    for name, prompt, answer in zip(ADAPTERS, PROMPTS, answers, strict=True):
+        expected = reference.prompt_logprobs(merged(name), prompt, torch.float32)
+        steps = zip(prompt[1:], answer["prompt_logprobs"][1:], strict=True)
+        assert [step[str(token)] for token, step in steps] == pytest.approx(expected, abs=1e-4)
+        assert [answer["tokens"]] == greedy(merged(name), [prompt])
+
+
+def test_a_replaced_adapter_answers_with_its_new_weights(
+    feature_runs: dict, merged: Callable[[str], Path]
+) -> None:
+    """Its files are replaced where they are; the longest prompt has four blocks in the cache."""
+    first, second, kept = of(feature_runs, "lora")[6:]
+    assert tokens(first) == greedy(merged("llama_lora_a"))
+    assert tokens(second) == tokens(kept) == greedy(merged("llama_lora_head"))
+    assert [answer["cached_tokens"] for answer in first + second] == [0] * 6
+    assert kept[2]["cached_tokens"] >= 64
+
+
+def test_every_row_of_drafts_has_its_own_adapter(
+    feature_runs: dict, merged: Callable[[str | None], Path]
+) -> None:
+    for answers in of(feature_runs, "ngram")[1:]:
+        for name, prompt, answer in zip(ADAPTERS, REPEATED, answers, strict=True):
+            assert [answer["tokens"]] == greedy(merged(name), [prompt]), name
+
+
+@pytest.mark.parametrize("mode", ["eager", "compile"], indirect=True, scope="session")
+def test_a_model_that_changes_its_layers_after_making_them(
+    feature_runs: dict, tiny: Callable[[str], Path]
+) -> None:
+    """Ernie 4.5 is Llama but for its rotary embeddings, which it turns to another style."""
+    (answers,) = of(feature_runs, "ernie4_5")
+    assert tokens(answers) == greedy(tiny("ernie4_5"))
 
 
 @pytest.mark.parametrize("method", ["ngram", "draft_model", "eagle", "self_draft"])

@@ -8,6 +8,7 @@ that day has come.
 def install() -> None:
     """Apply what every process needs (front end, engine core, workers); idempotent."""
     from vllm_hpu.compat import (
+        adapter_versions,
         failed_requests,
         grammar_backends,
         idle_gaps,
@@ -24,6 +25,7 @@ def install() -> None:
     no_accelerator.install()
     step_bounds.install()
     idle_gaps.install()
+    adapter_versions.install()
     traffic_log.install()
     option_flags.install()
     request_limits.install()
