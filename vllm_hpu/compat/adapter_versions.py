@@ -42,7 +42,7 @@ def install() -> None:
     def lora_keys(request: Any) -> list[tuple[Any, ...]]:
         found = keys(request)
         if not found:
-            return found  # type: ignore[return-value]
+            return found
         number = request.lora_request.lora_int_id
         return [(*key, number, _loads[number]) for key in found]
 

@@ -109,7 +109,7 @@ class PromptScores(PromptScoresOfAdapters):
         self._width.pop(req_id, None)
         self._results.pop(req_id, None)
 
-    def compute_prompt_logprobs(  # type: ignore[override]
+    def compute_prompt_logprobs(
         self,
         logits_fn: LogitsOf,
         hidden_states: torch.Tensor,
