@@ -67,7 +67,9 @@ class HpuWorker(Worker):
             current_platform.dist_backend,
         )
         set_random_seed(self.model_config.seed)
-        gc.collect()
+        # vLLM collects garbage before each of its memory measurements while it loads, and each
+        # time would look at all that importing it has made.
+        self._settle_heap()
         torch.hpu.empty_cache()
         self.init_snapshot = MemorySnapshot(device=self.device)
         self.requested_memory = request_memory(self.init_snapshot, self.cache_config)
