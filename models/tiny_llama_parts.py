@@ -21,7 +21,7 @@ _LORA_RANK = 8
 _LORA_TARGETS = {
     "llama_lora_a": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     "llama_lora_b": ["q_proj", "v_proj", "down_proj"],
-    "llama_lora_head": ["k_proj", "lm_head"],
+    "llama_lora_head": ["q_proj", "lm_head"],
 }
 LORA_NAMES = tuple(_LORA_TARGETS)
 
