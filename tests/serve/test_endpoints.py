@@ -8,7 +8,10 @@ import math
 import httpx
 import openai
 
+from tests.serve.send_requests import COMPLETION, EMBEDDING, send_all
+
 MODEL = "demo"
+FEW = 150  # generated requests; `make test-slow` sends more
 QUESTION = [{"role": "user", "content": "What is 12 + 30?"}]
 WEATHER = {
     "type": "function",
@@ -126,3 +129,13 @@ def test_embeddings(embedding_server: str) -> None:
     near, far = (sum(a * b for a, b in zip(rows[0], other, strict=True)) for other in rows[1:])
     assert near > far
     assert all(math.isclose(sum(x * x for x in row), 1, abs_tol=1e-3) for row in rows)
+
+
+def test_generated_requests_to_a_chat_server(chat_server: str) -> None:
+    tally = send_all(chat_server, "demo", FEW, 0, COMPLETION)
+    assert not tally.wrong, "\n".join(tally.wrong)
+
+
+def test_generated_requests_to_an_embedding_server(embedding_server: str) -> None:
+    tally = send_all(embedding_server, "minilm", FEW, 0, EMBEDDING)
+    assert not tally.wrong, "\n".join(tally.wrong)
