@@ -85,10 +85,12 @@ class HpuPlatform(Platform):
 
         compat.install()
         if parser is not None:
+            from vllm_hpu.compat import clean_end
             from vllm_hpu.options import add_flags
 
             compat.install_in_front_end()
             add_flags(parser)
+            clean_end.set_default(parser)
 
     @classmethod
     def apply_config_platform_defaults(cls, vllm_config: VllmConfig) -> None:
@@ -98,9 +100,11 @@ class HpuPlatform(Platform):
 
     @classmethod
     def check_and_update_config(cls, vllm_config: VllmConfig) -> None:
+        from vllm_hpu.compat import clean_end
         from vllm_hpu.rules import apply_rules
 
         apply_rules(vllm_config)
+        clean_end.install_in_server()
 
     @classmethod
     def validate_request(

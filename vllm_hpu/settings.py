@@ -38,6 +38,8 @@ class Settings:
     warmup_bytes        budget of warmed-up graphs, None for the default (VLLM_HPU_WARMUP_BYTES)
     warmup_load_seconds time between graphs compiled under load, 0 for none
                         (VLLM_HPU_WARMUP_LOAD_SECONDS)
+    hang_seconds        how long a step may take before the engine is given up, 0 for ever
+                        (VLLM_HPU_HANG_SECONDS)
     record_profile      file to record traffic to, "" for none (VLLM_HPU_RECORD_PROFILE)
     graph_reserved_share  of the memory that steps leave, what the KV cache leaves to graphs
                         (VLLM_GRAPH_RESERVED_MEM)
@@ -63,6 +65,7 @@ class Settings:
     warmup_seconds: int | None
     warmup_bytes: int | None
     warmup_load_seconds: int
+    hang_seconds: int
     graph_reserved_share: float
     record_profile: str
     recipe_cache: str
@@ -97,6 +100,7 @@ class Settings:
             warmup_seconds=_limit("VLLM_HPU_WARMUP_SECONDS", environ),
             warmup_bytes=_limit("VLLM_HPU_WARMUP_BYTES", environ),
             warmup_load_seconds=_limit("VLLM_HPU_WARMUP_LOAD_SECONDS", environ) or 0,
+            hang_seconds=int(_value("VLLM_HPU_HANG_SECONDS", environ)),
             graph_reserved_share=_share("VLLM_GRAPH_RESERVED_MEM", environ),
             record_profile=_text("VLLM_HPU_RECORD_PROFILE", environ),
             # path, delete at start, size in MB, on NFS

@@ -143,6 +143,12 @@ _EXECUTION = [
              "A server that is never idle compiles one graph between two steps every so many "
              "seconds; 0 compiles in idle gaps only.",
              minimum=0, option="hpu_warmup_load_seconds"),
+    Variable("VLLM_HPU_HANG_SECONDS", "int", "30",
+             "Seconds that a step may take, or a process be silent, before vllm serve gives the "
+             "engine up: /health is 503, requests get an error that names the rank, and the "
+             "server ends. Ten times the longest step so far counts if that is more; time in "
+             "which graphs are compiled does not count. 0 waits for ever.",
+             minimum=0, option="hpu_hang_seconds"),
     Variable("VLLM_HPU_RECORD_PROFILE", "text", "",
              "A file that the server writes its traffic to, for vllm-hpu plan --profile: lengths "
              "of requests and how many are in flight, no content. It is written every few seconds "

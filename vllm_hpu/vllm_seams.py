@@ -103,6 +103,8 @@ SEAMS: tuple[Seam, ...] = (
     ),
     Seam("vllm.v1.worker.gpu_worker:Worker.init_device", ("self",)),
     Seam("vllm.v1.worker.gpu_worker:Worker.compile_or_warm_up_model", ("self",)),
+    Seam("vllm.v1.worker.gpu_worker:Worker.execute_model", ("self", "scheduler_output")),
+    Seam("vllm.v1.worker.gpu_worker:Worker.sample_tokens", ("self", "grammar_output")),
     Seam("vllm.v1.worker.gpu_worker:Worker._make_model_runner", ("self",)),
     Seam("vllm.v1.worker.gpu_worker:Worker._maybe_get_memory_pool_context", ("self", "tag")),
 )
@@ -190,6 +192,46 @@ ENGINE_SEAMS: tuple[Seam, ...] = (
 # Where arguments are parsed.
 ARGUMENT_SEAMS: tuple[Seam, ...] = (
     Seam("vllm.engine.arg_utils:EngineArgs.from_cli_args", ("args",)),
+)
+
+# How a server ends: in the process that holds the engine's client, and in the API server.
+SHUTDOWN_SEAMS: tuple[Seam, ...] = (
+    Seam("vllm.v1.engine.async_llm:AsyncLLM.shutdown", ("self", "timeout")),
+    Seam("vllm.v1.engine.core_client:BackgroundResources.__call__", ("self",)),
+)
+LIVENESS_SEAMS: tuple[Seam, ...] = (
+    Seam(
+        "vllm.v1.engine.async_llm:AsyncLLM.__init__",
+        (
+            "self",
+            "vllm_config",
+            "executor_class",
+            "log_stats",
+            "usage_context",
+            "mm_registry",
+            "log_requests",
+            "start_engine_loop",
+            "stat_loggers",
+            "aggregate_engine_logging",
+            "client_addresses",
+            "client_count",
+            "client_index",
+            "profiler",
+        ),
+    ),
+    Seam("vllm.v1.engine.core:EngineCoreProc.run_busy_loop", ("self",)),
+    Seam("vllm.v1.engine.core:EngineCoreProc._process_engine_step", ("self",)),
+    Seam(
+        "vllm.v1.engine.core:EngineCoreProc._handle_client_request",
+        ("self", "request_type", "request"),
+    ),
+    Seam("vllm.v1.engine.output_processor:OutputProcessor.propagate_error", ("self", "e")),
+)
+SERVER_SEAMS: tuple[Seam, ...] = (
+    Seam(
+        "vllm.entrypoints.launchers.api_server.entry:serve_http",
+        ("app", "sock", "enable_ssl_refresh", "peer_loads", "uvicorn_kwargs"),
+    ),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple
+from typing import TYPE_CHECKING
 
 import torch
 from vllm.config import set_current_vllm_config
@@ -23,14 +24,19 @@ from vllm_hpu.device.info import load_bridge
 from vllm_hpu.device.metrics import compilations
 from vllm_hpu.errors import ConfigurationError
 from vllm_hpu.graphs.mode import Mode
+from vllm_hpu.liveness import pulse
 from vllm_hpu.memory.engine import EngineMemory
 from vllm_hpu.metrics.collector import EngineMetrics, Phase
 from vllm_hpu.metrics.progress import WarmupProgress
 from vllm_hpu.runner.model_runner import HpuModelRunner
-from vllm_hpu.settings import settings
+from vllm_hpu.settings import metrics_folder, settings
 from vllm_hpu.shapes.step_budget import StepBounds
 from vllm_hpu.text import size
 from vllm_hpu.warmup.service import WarmUp
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+    from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 
 logger = init_logger("vllm.plugins.vllm_hpu.worker")
 
@@ -47,6 +53,7 @@ class HpuWorker(Worker):
     def init_device(self) -> None:
         """Bind this process to its card and create the model runner."""
         load_bridge()
+        self.pulse = pulse.start(metrics_folder()[0], f"rank {self.rank}")
         self.metrics = EngineMetrics(self.vllm_config, self.rank)
         compat.install_in_worker()
         cards = torch.hpu.device_count()
@@ -107,6 +114,20 @@ class HpuWorker(Worker):
             getattr(self.parallel_config, "_api_process_count", 1),
         )
 
+    def execute_model(
+        self, scheduler_output: SchedulerOutput
+    ) -> ModelRunnerOutput | AsyncModelRunnerOutput | None:
+        # What sees images has no planned shapes: whenever a size is new, it compiles.
+        encodes = bool(scheduler_output.scheduled_encoder_inputs)
+        with pulse.away() if encodes else self.pulse.step():
+            return super().execute_model(scheduler_output)
+
+    def sample_tokens(
+        self, grammar_output: GrammarOutput | None
+    ) -> ModelRunnerOutput | AsyncModelRunnerOutput:
+        with self.pulse.step():
+            return super().sample_tokens(grammar_output)
+
     def step_bounds(self) -> tuple[int, ...]:
         """What a step may have within the plan: the fields of ``StepBounds``."""
         return astuple(StepBounds.of(self.model_runner.plan.limits))
@@ -165,7 +186,11 @@ class HpuWorker(Worker):
         """Compile the next graph; all ranks are called at the same place among the steps."""
         if self.warm_up is None:
             return WarmupProgress(planned=0, finished=True)
-        with set_current_vllm_config(self.vllm_config), self.metrics.phase(Phase.IDLE_GAP):
+        with (
+            set_current_vllm_config(self.vllm_config),
+            self.metrics.phase(Phase.IDLE_GAP),
+            pulse.away(),
+        ):
             progress = self.warm_up.one()
         self.metrics.show(progress)
         if progress.finished:
@@ -179,6 +204,7 @@ class HpuWorker(Worker):
     def shutdown(self) -> None:
         if hasattr(self, "metrics"):  # start may have failed before
             self.metrics.close()
+            pulse.stop(self.pulse)
         super().shutdown()
 
     def _warms_up(self) -> bool:

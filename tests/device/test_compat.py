@@ -245,6 +245,37 @@ def test_parsed_arguments_still_reach_no_platform():
     assert "current_platform.pre_register_and_update()" in configured
 
 
+def test_a_shutdown_still_leaves_open_streams_without_a_word():
+    """The task that hands out answers is cancelled, which it takes for no error."""
+    import inspect
+
+    from vllm.entrypoints.launchers import launcher
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    assert seams.mismatches(seams.SHUTDOWN_SEAMS) == []
+    assert seams.mismatches(seams.SERVER_SEAMS) == []
+    assert "propagate_error" not in inspect.getsource(inspect.unwrap(AsyncLLM.shutdown))
+    handler = inspect.getsource(AsyncLLM._run_output_handler)
+    assert "except Exception as e:" in handler
+    assert "CancelledError" not in handler
+    assert "exit" not in inspect.getsource(launcher.terminate_if_errored).replace(
+        "server.should_exit = True", ""
+    )
+
+
+def test_an_engine_core_is_still_watched_for_its_end_only():
+    import inspect
+
+    from vllm.v1.engine.utils import CoreEngineProcManager
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    assert seams.mismatches(seams.LIVENESS_SEAMS) == []
+    watch = inspect.getsource(CoreEngineProcManager.monitor_engine_liveness)
+    assert "connection.wait(sentinels, timeout=1)" in watch
+    check = inspect.getsource(UniProcExecutor.check_health)
+    assert check.rstrip().endswith("return")
+
+
 def test_torch_still_times_the_guards_of_every_compilation():
     import inspect
 

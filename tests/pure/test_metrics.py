@@ -1,5 +1,7 @@
 """The plugin's metrics: what a step counts, what Prometheus reads of it, and what that costs."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -138,3 +140,31 @@ def test_every_metric_is_documented() -> None:
         assert f"| `{metric.sample}` | {metric.kind} | {labels} | {metric.help} |\n" in text
     assert all(f"`{label}`" in text for label in COMMON_LABELS)
     assert text.count("\n| `vllm:hpu_") == len(METRICS)
+
+
+def test_folders_of_dead_processes_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process leaves its folder to the next start; that of a living one is kept."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = (
+        "import time\n"
+        "from vllm_hpu.metrics.publish import publish\n"
+        "publish()\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    started = []
+    for _ in range(3):  # each sweeps as it starts
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        started.append(process)
+        if len(started) == 2:
+            started[0].kill()
+            started[0].wait()
+            assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 2
+    for process in started[1:]:
+        process.kill()
+        process.wait()

@@ -27,6 +27,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         warmup_seconds=None,
         warmup_bytes=None,
         warmup_load_seconds=0,
+        hang_seconds=30,
         graph_reserved_share=0.1,
         record_profile="",
         recipe_cache="",

@@ -9,9 +9,11 @@ def install() -> None:
     """Apply what every process needs (front end, engine core, workers); idempotent."""
     from vllm_hpu.compat import (
         adapter_versions,
+        clean_end,
         failed_requests,
         grammar_backends,
         idle_gaps,
+        liveness,
         merged_outputs,
         model_runner_v2,
         no_accelerator,
@@ -32,6 +34,8 @@ def install() -> None:
     grammar_backends.install()
     failed_requests.install()
     merged_outputs.install()
+    clean_end.install()
+    liveness.install()
 
 
 def install_in_front_end() -> None:

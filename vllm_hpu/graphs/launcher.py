@@ -7,6 +7,7 @@ from typing import Any
 
 from vllm_hpu.graphs.mode import Mode
 from vllm_hpu.graphs.per_shape import running
+from vllm_hpu.liveness.pulse import away
 
 Forward = Callable[[], Any]
 
@@ -17,6 +18,7 @@ class Launcher:
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
         self._graphs: dict[Hashable, Any] = {}
+        self._launched: set[Hashable] = set()
 
     def launch(self, key: Hashable, forward: Forward) -> Any:
         """Run ``forward`` and return its result.
@@ -24,6 +26,14 @@ class Launcher:
         ``forward`` must read its inputs from tensors that stay where they are: in graphs mode it is
         called once per key and replayed afterwards.
         """
+        if key in self._launched:
+            return self._launch(key, forward)
+        with away():  # the first time compiles
+            result = self._launch(key, forward)
+        self._launched.add(key)
+        return result
+
+    def _launch(self, key: Hashable, forward: Forward) -> Any:
         if self.mode is Mode.COMPILE:
             with running(key):
                 return forward()
@@ -41,3 +51,4 @@ class Launcher:
     def clear(self) -> None:
         """Drop captured graphs, e.g. after weights have moved."""
         self._graphs.clear()
+        self._launched.clear()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vllm_hpu.device.memory import memory_info
 from vllm_hpu.device.metrics import compilation_seconds, compilations, host_fallbacks
+from vllm_hpu.liveness import pulse
 from vllm_hpu.metrics import definitions as metrics
 from vllm_hpu.metrics.progress import WarmupProgress
 from vllm_hpu.metrics.store import Store, Value
@@ -150,6 +151,7 @@ class EngineMetrics:
             new = compilations() - sum(value.value for value in count)
             if new:
                 self._compilations[self._phase].add(new)
+                pulse.compiled(int(new))
                 spent = sum(value.value for value in self._seconds.values())
                 self._seconds[self._phase].add(max(0.0, compilation_seconds() - spent))
             fallbacks = host_fallbacks()

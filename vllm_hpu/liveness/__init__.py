@@ -1,0 +1,1 @@
+"""Is the engine still at work? Signs of life, who watches them, and what follows if they end."""
