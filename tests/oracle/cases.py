@@ -1,6 +1,7 @@
 """All cases. Importing this module imports vLLM's launchers."""
 
 from tests.oracle import (  # noqa: F401
+    case_derived,
     case_features,
     case_inputs,
     case_logprobs,
