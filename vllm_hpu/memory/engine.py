@@ -58,17 +58,20 @@ class EngineMemory:
 
     Attributes:
         keep_free: bytes that a step takes at once, as measured; 0 before.
+        plan: how the card is shared out; None before.
+        prediction: of the need that is measured later.
     """
 
     def __init__(self, config: VllmConfig, mode: Mode, usable: int, start: MemorySnapshot) -> None:
         """``usable``: bytes the engine may take; ``start``: the card before it took any."""
         self.keep_free = 0
+        self.plan: MemoryPlan | None = None
         self._config = config
         self._graphs = mode is not Mode.EAGER
         self._reserve = 0.0 if mode is Mode.EAGER else settings().graph_reserved_share
         self._usable, self._total = usable, start.total_memory
         self._used_before = start.total_memory - start.free_memory
-        self._prediction = Prediction.of_engine(config, self._graphs)
+        self.prediction = Prediction.of_engine(config, self._graphs)
 
     def before_loading(self) -> None:
         """Print what is predicted.
@@ -76,9 +79,9 @@ class EngineMemory:
         Raises:
             ConfigurationError: the weights alone are far more than there is.
         """
-        need = self._prediction.of(self._prediction.ask)
+        need = self.prediction.of(self.prediction.ask)
         if need is None:
-            self._refuse_weights(self._prediction.weights)
+            self._refuse_weights(self.prediction.weights)
             logger.info("Memory: no prediction for this kind of model; it is measured instead.")
             return
         kv_least = need.kv_least * need.kv_block
@@ -91,7 +94,7 @@ class EngineMemory:
             (
                 "KV cache, least",
                 kv_least,
-                f"one request of {self._prediction.ask.max_model_len} tokens",
+                f"one request of {self.prediction.ask.max_model_len} tokens",
             ),
             ("usable", self._usable, f"of {size(self._total)}"),
         ]
@@ -99,13 +102,13 @@ class EngineMemory:
         self._refuse_weights(need.weights)
 
     def _weights_source(self) -> str:
-        if self._prediction.weights is None:
+        if self.prediction.weights is None:
             return "the sizes in config.json"
         return "the checkpoint's safetensors files"
 
     def _refuse_weights(self, weights: int | None) -> None:
         """``weights``: bytes that are predicted for them."""
-        certain = CERTAIN["sizes" if self._prediction.weights is None else "checkpoint"]
+        certain = CERTAIN["sizes" if self.prediction.weights is None else "checkpoint"]
         if weights is None or weights <= certain * self._usable:
             return
         raise ConfigurationError(
@@ -185,7 +188,7 @@ class EngineMemory:
             if plan.fits and (attempt or fewer == blocks):
                 if bound and room.kv_bytes is None and plan.kv_blocks < blocks:
                     runner.plan_up_to(max(fewest, plan.kv_blocks))
-                self.keep_free = need.transient
+                self.keep_free, self.plan = need.transient, plan
                 self._report(runner, plan, whole)
                 return plan
             if fewer >= blocks:
@@ -228,7 +231,7 @@ class EngineMemory:
         self, measured: Need | None, blocks: int | None = None, room: Room | None = None
     ) -> ConfigurationError:
         room = room or Room(self._usable, self._reserve)
-        return refusal(self._prediction, room, self._total, measured, blocks)
+        return refusal(self.prediction, room, self._total, measured, blocks)
 
     def _report(self, runner: HpuModelRunner, plan: MemoryPlan, whole: int) -> None:
         need, limits = plan.need, runner.plan.limits
