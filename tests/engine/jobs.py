@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.fork_server import fork_server
 
 MODES = ("eager", "compile", "graphs")
 
@@ -56,22 +56,18 @@ def run_jobs(mode: str, jobs: list[Job], timeout_s: float = 1800) -> dict[str, d
     with tempfile.TemporaryDirectory() as folder:
         request, answer = Path(folder) / "jobs.json", Path(folder) / "results.json"
         request.write_text(json.dumps([asdict(job) for job in jobs]))
-        environment = os.environ | {
-            **mode_environment(mode),
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        }
-        command = [sys.executable, "-m", "tests.engine.run_jobs", mode, str(request), str(answer)]
-        done = subprocess.run(
-            command,
-            env=environment,
-            timeout=timeout_s,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).resolve().parents[2],
-            check=False,
+        log = Path(folder) / "log"
+        environment = os.environ | mode_environment(mode) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        code = fork_server().run(
+            "tests.engine.run_jobs",
+            mode,
+            str(request),
+            str(answer),
+            log=log,
+            environment=environment,
+            timeout_s=timeout_s,
         )
         if not answer.exists():
-            raise RuntimeError(f"The engine process ended with {done.returncode}:\n{done.stderr}")
+            raise RuntimeError(f"The engine process ended with {code}:\n{log.read_text()[-9000:]}")
         results: dict[str, dict[str, Any]] = json.loads(answer.read_text())
         return results

@@ -1,16 +1,15 @@
-"""Start engines in processes of their own, which a test may kill; see ``tests.engine.starts``."""
+"""Start engines in processes of their own, which a test may kill; see ``start_case.py``."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tests.conftest import ROOT
+from tests.fork_server import fork_server
 
 ENGINE: dict[str, Any] = {
     "model": str(ROOT / "models" / "demo"),
@@ -36,26 +35,11 @@ class Ended:
 
 
 class Nursery:
-    """A process that has imported what engines need; a context manager."""
+    """Starts engines one after the other, each in a process that a test may kill."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.engine.starts"],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._answer() == "ready"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=60)
 
     def start(self, mode: str, recipes: Path, engine: dict[str, Any], **environment: str) -> int:
         """Begin a start with ``recipes`` as recipe cache; returns the id of its process.
@@ -63,28 +47,27 @@ class Nursery:
         ``engine`` holds arguments beside ``ENGINE``. :meth:`end` must follow.
         """
         self._count += 1
-        request = {
-            "environment": {
-                "PT_HPU_LAZY_MODE": "1" if mode == "graphs" else "0",
-                "PT_HPU_RECIPE_CACHE_CONFIG": str(recipes),
-                "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-                "VLLM_LOGGING_LEVEL": "INFO",
-                **environment,
-            },
-            "engine": ENGINE | engine,
-            "log": str(self._folder / f"{self._count}.log"),
-            "out": str(self._folder / f"{self._count}.json"),
+        own = {
+            "PT_HPU_LAZY_MODE": "1" if mode == "graphs" else "0",
+            "PT_HPU_RECIPE_CACHE_CONFIG": str(recipes),
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_LOGGING_LEVEL": "INFO",
+            "OMP_NUM_THREADS": "1",
         }
-        assert self._process.stdin is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return int(self._answer())
+        return fork_server().start(
+            "tests.engine.start_case",
+            json.dumps(ENGINE | engine),
+            str(self._file("json")),
+            log=self._file("log"),
+            environment=os.environ | own | environment,
+        )
 
     def end(self) -> Ended:
         """Wait for the end of the start."""
-        code = int(self._answer())
-        out = self._folder / f"{self._count}.json"
+        code = fork_server().end(600)
+        out = self._file("json")
         result = json.loads(out.read_text()) if out.exists() else {}
-        return Ended(code, result, (self._folder / f"{self._count}.log").read_text())
+        return Ended(code, result, self._file("log").read_text())
 
     def run(
         self, mode: str, recipes: Path, engine: dict[str, Any] | None = None, **environment: str
@@ -95,6 +78,5 @@ class Nursery:
         assert ended.code == 0, ended.log[-3000:]
         return ended
 
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+    def _file(self, kind: str) -> Path:
+        return self._folder / f"{self._count}.{kind}"

@@ -67,6 +67,7 @@ def main() -> None:
 
 
 def run(mode: str, job: dict[str, Any]) -> dict[str, Any]:
+    import gaudi_emulator
     from vllm import LLM
 
     defaults: dict[str, Any] = {
@@ -92,13 +93,16 @@ def run(mode: str, job: dict[str, Any]) -> dict[str, Any]:
 
     try:
         warm, full_before = compilations(), full()
+        counted = gaudi_emulator.counters()
         passes = [run_pass(engine, one) for one in job["passes"]]
+        kinds = (gaudi_emulator.counters() - counted).compilations
         metrics = {
             metric.name: metric.value for metric in engine.get_metrics() if hasattr(metric, "value")
         }
         return {
             "passes": passes,
             "compilations": compilations() - warm,
+            "compilation_kinds": kinds,
             "warm_up_compilations": warm,
             "out_of_memory": full() - full_before,
             "heap_collections": heap.collections,
@@ -122,6 +126,10 @@ def run_pass(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
         return [{"refused": refusal(engine, prompts, one)}]
     if one["method"] == "unfit":
         return unfit(engine, prompts, one)
+    if one["method"] == "predictions":
+        from tests.engine.predictions_case import predictions
+
+        return [predictions(engine)]
     if one["method"] == "load":
         from tests.engine.load import run_load
 

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.fork_server import fork_server, last_object
 
 
 @pytest.fixture(scope="module", params=([], ["--random"]), ids=("greedy", "random"))
-def steps(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.steps", "--run", "graphs", "--repeats", "1"]
-    command += ["--model", str(tiny("llama")), "--batch", "4", *request.param]
-    environment = os.environ | {"PT_HPU_LAZY_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    done = subprocess.run(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+def steps(
+    request: pytest.FixtureRequest,
+    tiny: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    command = ["--run", "graphs", "--repeats", "1", "--model", str(tiny("llama")), "--batch", "4"]
+    own = {"PT_HPU_LAZY_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    log = tmp_path_factory.mktemp("launches") / "log"
+    code = fork_server().run(
+        "benchmarks.steps", *command, *request.param, log=log, environment=os.environ | own
     )
-    result: dict[str, Any] = json.loads(done.stdout)
+    assert code == 0, log.read_text()[-3000:]
+    result: dict[str, Any] = json.loads(last_object(log))
     return result
 
 

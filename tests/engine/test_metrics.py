@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.fork_server import fork_server
 
 
 class Run(NamedTuple):
@@ -40,23 +38,22 @@ def run(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
     out = tmp_path_factory.mktemp("metrics") / "results.json"
-    environment = {
+    own = {
         "PT_HPU_LAZY_MODE": "1" if request.param == "graphs" else "0",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "INFO",
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.metrics_case", str(tiny("llama")), str(out)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
+    file = out.with_name("log")
+    code = fork_server().run(
+        "tests.engine.metrics_case",
+        str(tiny("llama")),
+        str(out),
+        log=file,
+        environment=os.environ | own,
     )
-    log = done.stdout + done.stderr
-    assert done.returncode == 0, log[-3000:]
+    log = file.read_text()
+    assert code == 0, log[-3000:]
     return Run(json.loads(out.read_text()), log)
 
 
