@@ -30,8 +30,22 @@ hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
 
 ROOT = Path(__file__).resolve().parent.parent
-# What takes longest is started first, so that no process is left with it at the end.
-FIRST = ("tests/engine/", "tests/serve/")
+# What takes longest is started first, so that no process is left with it at the end: groups of
+# tests by their seconds on a quiet core. `pytest --durations=60` shows what belongs here.
+LONGEST = (
+    "tests/engine/test_greedy.py compile",
+    "tests/engine/test_features.py compile",
+    "tests/engine/test_load.py compile",
+    "tests/engine/test_load.py graphs",
+    "tests/serve/chat",
+)
+# Engines first, then what starts processes.
+FIRST = ("tests/engine/", "tests/serve/", "tests/device/", "tests/bridge/")
+# Files that share a server.
+SHARED = {
+    f"tests/serve/test_{name}.py": "tests/serve/chat"
+    for name in ("bad_requests", "bench", "endpoints", "log", "streams")
+}
 # Execution modes, the slowest to warm up first.
 MODES = ("compile", "graphs", "eager")
 
@@ -43,21 +57,32 @@ def mode_of(item: pytest.Item) -> str:
     return next((value for value in parameters if value in MODES), "")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Group what uses the same engines, a file in one mode, for several test processes."""
+def group_of(item: pytest.Item) -> str:
+    """What uses the same engines: a file in one mode, or the files of one server."""
     file = item.nodeid.partition("::")[0]
-    item.add_marker(pytest.mark.xdist_group(f"{file} {mode_of(item)}".rstrip()))
+    return SHARED.get(file) or f"{file} {mode_of(item)}".rstrip()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Group what uses the same engines for several test processes."""
+    item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
+def place_of(item: pytest.Item) -> tuple[int, int, int]:
+    """Where a test comes in the order of a run: groups that take long are started first."""
+    group, mode = group_of(item), mode_of(item)
+    longest = LONGEST.index(group) if group in LONGEST else len(LONGEST)
+    folders = [place for place, folder in enumerate(FIRST) if item.nodeid.startswith(folder)]
+    return (
+        longest,
+        folders[0] if folders else len(FIRST),
+        MODES.index(mode) if mode else len(MODES),
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests such that groups which take long are started first."""
-    order = {mode: place for place, mode in enumerate(MODES)}
-    items.sort(
-        key=lambda item: (
-            not item.nodeid.startswith(FIRST),
-            order.get(mode_of(item), len(MODES)),
-        )
-    )
+    items.sort(key=place_of)
 
 
 @pytest.fixture(scope="session")

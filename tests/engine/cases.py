@@ -24,9 +24,11 @@ DECODERS = (
     "phi3",
 )
 
-# KV blocks of 32 tokens that hold one longest request but not 16 requests at once; layers of other
-# windows make further groups of blocks, and a sliding window gives blocks back.
-TIGHT_BLOCKS = {name: 60 for name in DECODERS} | {"gemma3": 104, "mistral": 24}
+# A model of each kind of KV cache, which preemption is tried with: full attention, sliding windows
+# alone, both in groups of their own, both with sinks, and latents. With each the KV blocks of 32
+# tokens that hold one longest request but not 16 requests at once; layers of other windows make
+# further groups of blocks, and a sliding window gives blocks back.
+TIGHT_BLOCKS = {"llama": 60, "mistral": 24, "gemma3": 104, "gpt_oss": 60, "deepseek_v3": 60}
 # The model of which an engine has the default plan.
 DEFAULT_PLAN = "llama"
 # A model with nothing but sliding windows needs no more blocks as it decodes, so it never has to be
@@ -34,16 +36,20 @@ DEFAULT_PLAN = "llama"
 NEVER_PREEMPTED = ("mistral",)
 
 
-def few_graphs(rows: int) -> dict[str, str]:
-    """Variables for a plan of few graphs, by the linear strategy, for at most ``rows`` requests."""
+def few_graphs(rows: int, blocks: int = 192, tokens: int = 256) -> dict[str, str]:
+    """Variables for a plan of few graphs, by the linear strategy: where the plan is no subject.
+
+    For engines of at most ``rows`` requests, with at least ``blocks`` KV blocks and ``tokens``
+    tokens in a step.
+    """
     return {
         "VLLM_BUCKETING_STRATEGY": "lin",
         "VLLM_DECODE_BS_BUCKET_MIN": f"{rows}",
         "VLLM_DECODE_BS_BUCKET_STEP": f"{rows}",
-        "VLLM_DECODE_BLOCK_BUCKET_MIN": "64",
-        "VLLM_DECODE_BLOCK_BUCKET_STEP": "192",
-        "VLLM_PROMPT_QUERY_BUCKET_MIN": "256",
-        "VLLM_PROMPT_QUERY_BUCKET_STEP": "256",
+        "VLLM_DECODE_BLOCK_BUCKET_MIN": f"{blocks // 3}",
+        "VLLM_DECODE_BLOCK_BUCKET_STEP": f"{blocks}",
+        "VLLM_PROMPT_QUERY_BUCKET_MIN": f"{tokens}",
+        "VLLM_PROMPT_QUERY_BUCKET_STEP": f"{tokens}",
         "VLLM_PROMPT_CTX_BUCKET_STEP": "32",
     }
 

@@ -126,18 +126,23 @@ def run_pass(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
         return [{"refused": refusal(engine, prompts, one)}]
     if one["method"] == "unfit":
         return unfit(engine, prompts, one)
-    if one["method"] == "predictions":
-        from tests.engine.predictions_case import predictions
-
-        return [predictions(engine)]
-    if one["method"] == "load":
-        from tests.engine.load import run_load
-
-        return run_load(engine, **one["more"])
+    if one["method"] in ("load", "predictions"):
+        return in_engine(engine, one)
     if one["method"] == "score":
         outputs = engine.score(one["more"]["query"], one["prompts"], use_tqdm=False)
         return [{"score": output.outputs.score} for output in outputs]
     return [completion(output) for output in generate(engine, prompts, one)]
+
+
+def in_engine(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
+    """What drives the engine step by step, or asks its parts."""
+    if one["method"] == "load":
+        from tests.engine.load import run_load
+
+        return run_load(engine, **one["more"])
+    from tests.engine.predictions_case import predictions
+
+    return [predictions(engine)]
 
 
 def generate(engine: Any, prompts: list[Any], one: dict[str, Any]) -> list[Any]:

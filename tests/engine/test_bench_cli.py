@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+# Front ends of vLLM over engines that other tests start, too.
+pytestmark = pytest.mark.slow
+
 LIMITS = (
     "--max-model-len=128",
     "--max-num-seqs=2",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.engine import reference
-from tests.engine.cases import DECODERS, prompts
+from tests.engine.cases import DECODERS, few_graphs, prompts
 from tests.engine.jobs import MODES, Job, Pass, run_jobs
 
 TOLERANCE = 2e-2
@@ -33,7 +33,13 @@ def runs(mode: str, tiny: Callable[[str], Path]) -> Runs:
     if mode == "eager":
         wanted += [("float16", name) for name in IN_FLOAT16]
     jobs = [
-        Job(f"{dtype} {name}", str(tiny(name)), [scored], {"dtype": dtype, "block_size": 32})
+        Job(
+            f"{dtype} {name}",
+            str(tiny(name)),
+            [scored],
+            {"dtype": dtype, "block_size": 32},
+            few_graphs(rows=8),
+        )
         for dtype, name in wanted
     ]
     return run_jobs(mode, jobs)

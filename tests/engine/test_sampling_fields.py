@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from tests.engine import reference
-from tests.engine.cases import prompts
+from tests.engine.cases import few_graphs, prompts
 from tests.engine.jobs import Job, Pass, run_jobs
 
 TOKENS = 12
@@ -72,7 +72,11 @@ def answers(
         "fields",
         str(tiny("llama")),
         list(passes.values()),
-        engine={"reasoning_config": {"reasoning_start_str": START, "reasoning_end_str": END}},
+        engine={
+            "block_size": 32,
+            "reasoning_config": {"reasoning_start_str": START, "reasoning_end_str": END},
+        },
+        env=few_graphs(rows=8),
     )
     run = run_jobs(mode, [job])["fields"]
     assert "error" not in run, run["error"]

@@ -18,7 +18,7 @@ PROMPTS = prompts((1, 33, 200))
 CASES = (
     ("eager", "mixtral"),
     ("compile", "llama"),
-    ("compile", "mixtral"),
+    pytest.param("compile", "mixtral", marks=pytest.mark.slow),
     ("graphs", "llama"),
 )
 

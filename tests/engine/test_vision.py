@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from tests.engine.cases import few_graphs
 from tests.engine.jobs import Job, Pass, run_jobs
 
 NEW_TOKENS = 16
@@ -59,7 +60,8 @@ def test_tokens_equal_hugging_face(mode: str, tiny: Callable[[str], Path]) -> No
     greedy = {"temperature": 0, "max_tokens": NEW_TOKENS, "ignore_eos": True}
     ask = Pass([chat(image) for image in images], greedy, method="chat")
     limits = {"max_model_len": 256, "max_num_batched_tokens": 128, "max_num_seqs": 2}
-    run = run_jobs(mode, [Job("vision", str(tiny("idefics3")), [ask], engine=limits)])["vision"]
+    plan = few_graphs(rows=2, blocks=32, tokens=128)
+    run = run_jobs(mode, [Job("vision", str(tiny("idefics3")), [ask], limits, plan)])["vision"]
     assert "error" not in run, run["error"]
     found = [(answer["prompt_tokens"], answer["tokens"]) for answer in run["passes"][0]]
     assert found == expected(tiny("idefics3"), images)

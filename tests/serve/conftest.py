@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from tests.conftest import ROOT
+from tests.engine.cases import few_graphs
 from tests.serve.server import serve
 
 DEMO = ROOT / "models" / "demo"
@@ -30,7 +31,8 @@ def chat_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chat_server(chat_log: Path) -> Iterator[str]:
     """The demo model with tool calls; yields the base URL."""
     flags = ("--enable-auto-tool-choice", "--tool-call-parser=hermes", "--served-model-name=demo")
-    with serve(str(DEMO), *flags, *LIMITS, log=chat_log, VLLM_LOGGING_LEVEL="INFO") as url:
+    plan = few_graphs(rows=16, blocks=96)
+    with serve(str(DEMO), *flags, *LIMITS, log=chat_log, VLLM_LOGGING_LEVEL="INFO", **plan) as url:
         yield url
 
 

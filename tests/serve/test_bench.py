@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.serve.conftest import DEMO
 
 PROMPTS = 6
 NEW_TOKENS = 5
 
 
+@pytest.mark.slow
 def test_bench_serve(chat_server: str) -> None:
     done = subprocess.run(
         [

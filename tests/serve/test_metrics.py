@@ -177,6 +177,7 @@ def test_traffic_is_recorded(server: str, profile: Path) -> None:
     assert {load.requests for load in Traffic.read(profile).concurrency} == {1}
 
 
+@pytest.mark.slow
 def test_several_api_servers_and_cards(tmp_path: Path) -> None:
     """vLLM then has all processes write one folder; every rank is in it, and read by either."""
     flags = ("--api-server-count=2", "--tensor-parallel-size=2", "--enforce-eager")
@@ -187,7 +188,8 @@ def test_several_api_servers_and_cards(tmp_path: Path) -> None:
         assert scrape("vllm:hpu_steps_total") == 4
         assert scrape("vllm:hpu_step_tokens_total", part="real") == 3 + 3
         for rank in ("0", "1"):
-            assert scrape("vllm:hpu_compilations_total", rank=rank) >= 0
+            # Eager mode compiles nothing, and each card says so.
+            assert scrape("vllm:hpu_compilations_total", rank=rank) == 0
         shown = {sample.name for sample in scrape.samples}
     unshown = {metric.sample for metric in METRICS} - shown
     assert all(name.startswith("vllm:hpu_warmup_") for name in unshown)  # eager: no warm-up
