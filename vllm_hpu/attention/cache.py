@@ -92,15 +92,14 @@ def finite(tensor: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isfinite(tensor), tensor, 0.0)
 
 
-def write_kv(pages: torch.Tensor, parts: list[torch.Tensor], rows: torch.Tensor) -> None:
+def write_kv(pages: torch.Tensor, source: torch.Tensor, rows: torch.Tensor) -> None:
     """Write a step's keys and values into the cache.
 
     Args:
         pages: the cache as ``[pages, block_size * width]``.
-        parts: keys and values, each ``[tokens, kv_heads, width]``, made :func:`finite`; one tensor
-            for a latent cache.
+        source: ``[parts * tokens, kv_heads, width]``, keys and then values, made :func:`finite`;
+            for a latent cache there is one part.
         rows: from :func:`token_rows`.
     """
-    source = torch.cat(parts) if len(parts) > 1 else parts[0]
     width = source.shape[-1]
     pages.view(-1, width).index_copy_(0, rows, source.reshape(-1, width).to(pages.dtype))

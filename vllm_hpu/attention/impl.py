@@ -18,23 +18,31 @@ __all__ = ["HpuAttentionImpl", "paged_attention"]
 
 
 class _Operands(NamedTuple):
-    """What a layer attends with, all finite; ``broken`` says where the query was not."""
+    """What a layer attends with, all finite.
+
+    query       ``[tokens, heads, width]``
+    key, value  ``[tokens, kv_heads, width]``, parts of ``written``; None when there are none
+    written     what goes to the cache: keys, then values unless they are the same
+    whole       bool ``[tokens, heads, width]``, whether the query was finite
+    """
 
     query: torch.Tensor
     key: torch.Tensor | None
     value: torch.Tensor | None
-    broken: torch.Tensor
+    written: torch.Tensor | None
+    whole: torch.Tensor
 
     @classmethod
     def of(
         cls, query: torch.Tensor, key: torch.Tensor | None, value: torch.Tensor | None
     ) -> "_Operands":
         whole = torch.isfinite(query)
-        same = value is key
-        key = None if key is None else finite(key)
-        if value is not None:
-            value = key if same else finite(value)
-        return cls(torch.where(whole, query, 0.0), key, value, whole.logical_not())
+        clean = torch.where(whole, query, 0.0)
+        if key is None or value is None:
+            return cls(clean, None, None, None, whole)
+        tokens = key.shape[0]
+        written = finite(key if value is key else torch.cat((key, value)))
+        return cls(clean, written[:tokens], written[-tokens:], written, whole)
 
 
 def encode_tokens(
@@ -51,7 +59,7 @@ def encode_tokens(
     result = prefill_attention(
         own.query, own.key, own.value, None, plan, sinks, None, scale, soft_cap, None
     )
-    return result.masked_fill(own.broken, float("nan"))
+    return torch.where(own.whole, result, float("nan"))
 
 
 encode = region(encode_tokens)
@@ -81,15 +89,13 @@ def attend(
         ``[tokens, heads, width]`` in the dtype of ``query``. A token whose query is NaN or infinite
         has NaN there, which no other token sees; other padding tokens hold anything finite.
     """
-    query, key, value, broken = _Operands.of(query, key, value)
-    whole = _attend(query, key, value, pages, plans, sinks, layout, scale, soft_cap)
-    return whole.masked_fill(broken, float("nan"))
+    own = _Operands.of(query, key, value)
+    result = _attend(own, pages, plans, sinks, layout, scale, soft_cap)
+    return torch.where(own.whole, result, float("nan"))
 
 
 def _attend(
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    value: torch.Tensor | None,
+    own: _Operands,
     pages: torch.Tensor,
     plans: Plans,
     sinks: torch.Tensor | None,
@@ -99,14 +105,14 @@ def _attend(
 ) -> torch.Tensor:
     """:func:`attend` for finite operands."""
     rows, decode, prefill, reach = plans
-    if rows is not None and key is not None and value is not None:
-        write_kv(pages, [key, value][: layout.parts], rows)
+    if rows is not None and own.written is not None:
+        write_kv(pages, own.written, rows)
     decoded = filled = None
     if decode is not None:
-        decoded = decode_attention(query, pages, decode, sinks, layout, scale, soft_cap)
+        decoded = decode_attention(own.query, pages, decode, sinks, layout, scale, soft_cap)
     if prefill is not None:
         filled = prefill_attention(
-            query, key, value, pages, prefill, sinks, layout, scale, soft_cap, reach
+            own.query, own.key, own.value, pages, prefill, sinks, layout, scale, soft_cap, reach
         )
     if filled is None or decode is None or decode.is_decode is None:
         whole = decoded if filled is None else filled
