@@ -111,7 +111,12 @@ async def _send_some(
         start = time.monotonic()
         try:
             async with asyncio.timeout(request.patience):
-                status, text = await _send(client, request)
+                try:
+                    status, text = await _send(client, request)
+                except httpx.ReadError:
+                    # The server has closed an idle connection at that moment. A request that is
+                    # at fault fails again.
+                    status, text = await _send(client, request)
         except TimeoutError:
             tally.answers[f"{request.path} cancelled"] += 1
             continue

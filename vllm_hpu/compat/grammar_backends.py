@@ -48,7 +48,8 @@ def install() -> None:
         backend, first = getattr(self, BACKENDS).get(_library(request), own), _first(self) or own
         if _mask_shape(backend) != _mask_shape(first):
             backend = first  # as without this patch: masks of two widths fit into no batch
-        return create(SimpleNamespace(backend=backend), request)
+        manager: Any = SimpleNamespace(backend=backend)  # nothing else of it is used
+        return create(manager, request)
 
     replaced: Any = StructuredOutputManager
     replaced.grammar_init = grammar_init
