@@ -50,13 +50,13 @@ def prepare_dynamo() -> None:
 
 
 def layer_regions(model: nn.Module) -> Iterator[nn.Module]:
-    """The repeated layers of a model: children of every ``nn.ModuleList`` that hold attention."""
+    """The repeated layers of a model: children of every list or dict that hold attention."""
     from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
     for module in model.modules():
-        if not isinstance(module, nn.ModuleList):
+        if not isinstance(module, nn.ModuleList | nn.ModuleDict):
             continue
-        for layer in module:
+        for layer in module.children():
             if any(isinstance(child, AttentionLayerBase) for child in layer.modules()):
                 yield layer
 

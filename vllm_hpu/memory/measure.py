@@ -90,6 +90,8 @@ def _forward(runner: HpuModelRunner, key: GraphKey) -> None:
     with runner.adapters_on(runner.lora_config is not None):
         prepare_blank_step(runner, key)
         runner.step_forward.bind(key)()
+        for part in runner.keyed_graphs:
+            part.launch(key)
 
 
 def _measure_sampler(runner: HpuModelRunner) -> int:

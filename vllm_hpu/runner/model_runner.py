@@ -37,8 +37,10 @@ from vllm_hpu.runner.state_update_graphs import BetweenGraphs
 from vllm_hpu.sample.graph_sampler import StepSampler, most_scores, step_sampler
 from vllm_hpu.sample.prompt_logprobs import PromptScores, PromptScoresOfAdapters
 from vllm_hpu.sample.sampling_graph import Drawn
+from vllm_hpu.shapes.key import GraphKey
 from vllm_hpu.shapes.step import step_of
 from vllm_hpu.spec_decode import init_speculator, use_plain_launches
+from vllm_hpu.spec_decode.drafter import Drafter, PlannedDrafts
 from vllm_hpu.spec_decode.graph_proposer import StepProposer
 from vllm_hpu.spec_decode.ngram import NgramSpeculator
 from vllm_hpu.step.forward import StepForward
@@ -71,6 +73,18 @@ class FirstGraphs(SmallGraphs, Protocol):
         ...
 
 
+class KeyedGraphs(Protocol):
+    """What has one graph for each planned key, launched after the key's forward."""
+
+    def launch(self, key: GraphKey) -> None:
+        """Run it for the step that was prepared last."""
+        ...
+
+    def forget_caches(self) -> None:
+        """Ask the layers for their caches again."""
+        ...
+
+
 class HpuModelRunner(GPUModelRunner):
     """Runs a model's steps on one Gaudi card.
 
@@ -86,6 +100,7 @@ class HpuModelRunner(GPUModelRunner):
         failed_requests: those that could not be added and end alone.
         small_graphs: what has graphs beside the forwards.
         first_graphs: those of which one is needed before the first request.
+        keyed_graphs: what is launched after a step's forward under the same key.
     """
 
     cudagraph_manager: HpuGraphManager | None
@@ -103,6 +118,7 @@ class HpuModelRunner(GPUModelRunner):
         regions.use(partial(compile_region, mode=self.mode.mode))
         self.small_graphs: list[SmallGraphs] = []
         self.first_graphs: list[FirstGraphs] = []
+        self.keyed_graphs: list[KeyedGraphs] = []
         self._adapters: set[PunicaWrapperHPU] = set()
         with replaced(upstream, "init_speculator", init_speculator):
             super().__init__(_with_dump_row(vllm_config), device)
@@ -125,13 +141,13 @@ class HpuModelRunner(GPUModelRunner):
         if self.mode.mode is Mode.COMPILE:
             regions = compile_layers(self.model)
             logger.info("torch.compile with hpu_backend: %d layers as regions.", regions)
-        if self.speculator is not None:
-            use_plain_launches(self.speculator)
         self.step_forward = StepForward(self)
         if self._adapters and self.prompt_logprobs_worker is not None:
             self.prompt_logprobs_worker = PromptScoresOfAdapters(self)
         if is_plain(self):
             self._use_derived_inputs()
+        elif self.speculator is not None:
+            use_plain_launches(self.speculator)
 
     def _use_derived_inputs(self) -> None:
         """Let the forward derive its inputs, and what follows it be single launches."""
@@ -146,6 +162,11 @@ class HpuModelRunner(GPUModelRunner):
             scores = PromptScores(self, self.step_inputs, most_scores(self))
             self.prompt_logprobs_worker = scores
             self.first_graphs.append(scores)
+        if isinstance(self.speculator, PlannedDrafts):
+            drafter = Drafter(self, self.speculator, self.step_inputs, self.step_sampler)
+            self.speculator.drafter = drafter
+            self.step_inputs.keepers.append(drafter.keep_hidden)
+            self.keyed_graphs.append(drafter)
         if isinstance(self.speculator, NgramSpeculator):
             proposer = StepProposer(self, self.speculator, self.step_inputs, self.step_sampler)
             self.speculator.propose_by(proposer)
@@ -157,7 +178,8 @@ class HpuModelRunner(GPUModelRunner):
             HpuGraphManager, plan=self.plan, launcher=self.launcher, forward=self.step_forward
         )
         self.launcher.clear()
-        self.step_forward.forget_caches()
+        for part in (self.step_forward, *self.keyed_graphs):
+            part.forget_caches()
         with replaced(upstream, "ModelCudaGraphManager", make_manager):
             super().initialize_kv_cache(*args, **kwargs)
 

@@ -286,6 +286,7 @@ class StepSampler:
                 inputs.rows.seq_lens[:rows],
                 inputs.rows.logits[:rows],
                 inputs.draft_tokens,
+                getattr(runner.speculator, "draft_logits", None),
             ),
             Wishes(
                 states.temperature.gpu,
@@ -327,17 +328,21 @@ def step_sampler(runner: HpuModelRunner) -> StepSampler | None:
     That is with custom logits processors, watermarks, drafts that are accepted by a fixed rate,
     what vLLM records beside the tokens, and where inputs are not derived.
     """
-    sampler, verifier = runner.sampler, runner.rejection_sampler
-    if (
-        runner.step_inputs is None
-        or sampler is None
-        or type(sampler) is not Sampler
-        or len(sampler.logits_processors) != _VLLM_PROCESSORS
-        or sampler.trace_replay_state is not None
-        or sampler.return_sampling_mask
-        or sampler.compute_nans
-        or runner.batch_sharder is not None
-        or (verifier is not None and verifier.synthetic_conditional_rates is not None)
-    ):
+    sampler, inputs = runner.sampler, runner.step_inputs
+    if inputs is None or sampler is None or not samples_in_graphs(runner):
         return None
-    return StepSampler(runner, sampler, runner.step_inputs)
+    return StepSampler(runner, sampler, inputs)
+
+
+def samples_in_graphs(runner: HpuModelRunner) -> bool:
+    """Whether graphs know all that the engine's sampler does; see :func:`step_sampler`."""
+    sampler, verifier = runner.sampler, runner.rejection_sampler
+    return (
+        type(sampler) is Sampler
+        and len(sampler.logits_processors) == _VLLM_PROCESSORS
+        and sampler.trace_replay_state is None
+        and not sampler.return_sampling_mask
+        and not sampler.compute_nans
+        and runner.batch_sharder is None
+        and (verifier is None or verifier.synthetic_conditional_rates is None)
+    )

@@ -63,12 +63,15 @@ class DrawRows(NamedTuple):
     seq_lens  int32 [R], tokens of the row at the end of the step; 0 for padding rows
     logits    int32 [R], places it uses
     drafts    int64 [S, W - 1], proposed tokens by row of the request states; None if W is 1
+    draft_logits  [S, W - 1, >= V], what these were drawn from, before the temperature; None for
+                  drafts that were proposed with certainty
     """
 
     state: torch.Tensor
     seq_lens: torch.Tensor
     logits: torch.Tensor
     drafts: torch.Tensor | None
+    draft_logits: torch.Tensor | None = None
 
 
 class Wishes(NamedTuple):
@@ -221,7 +224,7 @@ def _verified(
         tokens = tokens.masked_fill(unseen.view(-1), -1)
     drafts = Drafts(
         scores,
-        None,
+        rows.draft_logits,
         tokens,
         torch.arange(0, count * width, width, device=scores.device),
         rows.logits.to(torch.int64) - 1,

@@ -1,7 +1,8 @@
 """Speculative decoding: which proposer runs, and how its forwards are launched.
 
-vLLM's draft-model, EAGLE and MTP proposers are used as they are; ngram has one of our own, because
-vLLM's is two Triton kernels.
+vLLM's draft-model, EAGLE and MTP speculators load their models and sample; their forwards are one
+launch per step (``drafter.py``). ngram has a speculator of our own, because vLLM's is two Triton
+kernels.
 """
 
 from __future__ import annotations
@@ -43,7 +44,21 @@ def init_speculator(
             f"by this version of vllm-hpu. Use ngram, draft_model, eagle, eagle3 or mtp in "
             f"--speculative-config."
         )
-    return upstream(vllm_config, device, req_states)
+    return _planned(upstream(vllm_config, device, req_states))
+
+
+def _planned(speculator: BaseSpeculator) -> BaseSpeculator:
+    """The speculator as one whose drafts are planned graphs, where its drafting is known."""
+    from vllm.v1.worker.gpu.spec_decode.eagle.speculator import EagleSpeculator
+    from vllm.v1.worker.gpu.spec_decode.mtp.speculator import MTPSpeculator
+    from vllm.v1.worker.gpu.spec_decode.standalone_ar.speculator import StandaloneARSpeculator
+
+    from vllm_hpu.spec_decode.drafter import PlannedDrafts
+
+    kind = type(speculator)
+    if kind in (EagleSpeculator, MTPSpeculator, StandaloneARSpeculator):
+        speculator.__class__ = type(f"Planned{kind.__name__}", (PlannedDrafts, kind), {})
+    return speculator
 
 
 def use_plain_launches(speculator: BaseSpeculator) -> None:

@@ -7,6 +7,7 @@ as the first part of the forward, so that it belongs to the forward's graph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -146,6 +147,9 @@ def derive_inputs(
         slots.copy_(((block - column) * size + position).masked_fill(~real, PAD_SLOT_ID))
 
 
+Keeper = Callable[[torch.Tensor, list[torch.Tensor] | None], None]
+
+
 class StepInputs:
     """Stages a step on the host and derives its inputs on the device.
 
@@ -157,6 +161,7 @@ class StepInputs:
         hidden: ``[R * W, hidden size]``, the hidden state of each place's token after a forward.
         every_hidden: ``[T, hidden size]``, those of all tokens of the step; None until
             :meth:`keep_every` is called.
+        keepers: what else keeps something of a forward's result.
         drafts: where draft tokens are; without columns if there is no speculation.
     """
 
@@ -179,6 +184,7 @@ class StepInputs:
         size = runner.model_config.get_hidden_size()
         self.hidden = torch.zeros(places, size, dtype=runner.dtype, device=device)
         self.every_hidden: torch.Tensor | None = None
+        self.keepers: list[Keeper] = []
         self.drafts = DraftTable(count, self.width - 1, device)
 
     def stage(
@@ -255,8 +261,14 @@ class StepInputs:
         self.every_hidden = self.hidden.new_zeros(tokens, self.hidden.shape[1])
         return self.every_hidden
 
-    def keep(self, hidden: torch.Tensor) -> None:
-        """Keep a forward's result ``[T, H]``, and what is sampled from; part of the forward."""
+    def keep(self, output: torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]) -> None:
+        """Keep a forward's result ``[T, H]``, and what is sampled from; part of the forward.
+
+        With it may come the hidden states of some layers, which EAGLE 3 reads.
+        """
+        hidden, of_layers = output if isinstance(output, tuple) else (output, None)
+        for keeper in self.keepers:
+            keeper(hidden, of_layers)
         if self.every_hidden is not None:
             self.every_hidden[: hidden.shape[0]].copy_(hidden)
         torch.index_select(hidden, 0, self.rows.logit_token, out=self.hidden)
@@ -335,22 +347,24 @@ class StepInputs:
 def is_plain(runner: HpuModelRunner) -> bool:
     """Whether nothing needs a step's inputs on the device before the forward.
 
-    Draft models, images, prompt embeddings, rotary positions of more than one dimension, pipeline
+    Images, prompt embeddings, rotary positions of more than one dimension, pipeline
     and context parallelism do; their engines prepare inputs as vLLM does.
     """
     from vllm.v1.worker.gpu.model_states.default import DefaultModelState
 
+    from vllm_hpu.sample.graph_sampler import samples_in_graphs
+    from vllm_hpu.spec_decode.drafter import PlannedDrafts
     from vllm_hpu.spec_decode.ngram import NgramSpeculator
 
+    planned = (NgramSpeculator, PlannedDrafts) if samples_in_graphs(runner) else NgramSpeculator
     parallel = runner.parallel_config
     return (
         type(runner.model_state) is DefaultModelState
         and runner.model_state.rope_state is None
-        and (runner.speculator is None or isinstance(runner.speculator, NgramSpeculator))
+        and (runner.speculator is None or isinstance(runner.speculator, planned))
         and runner.adaptive_verification is None
         and not runner.is_pooling_model
         and not runner.uses_inputs_embeds
-        and not runner.use_aux_hidden_state_outputs
         and not runner.is_encoder_decoder
         and runner.model_config.rswa_window is None
         and not runner.cache_config.kv_sharing_fast_prefill

@@ -238,6 +238,8 @@ class WarmUp:
             ):
                 prepare_blank_step(self._runner, case.key)
                 self._manager.launch(self._manager.descriptor(case.key, case.loras))
+                for part in self._runner.keyed_graphs:
+                    part.launch(case.key)
                 torch.hpu.synchronize()
         except Exception as error:
             if is_out_of_memory(error):
