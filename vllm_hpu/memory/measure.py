@@ -95,10 +95,12 @@ def _forward(runner: HpuModelRunner, key: GraphKey) -> None:
 
 
 def _measure_sampler(runner: HpuModelRunner) -> int:
-    """Sampling all rows, or scoring a prompt, beside the largest step's hidden states."""
-    if runner.sampler is None or not runner.is_last_pp_rank:
+    """Sampling or pooling all rows, or scoring a prompt, beside the largest hidden states."""
+    if not runner.is_last_pp_rank:
         return 0
     peaks = [_peak(runner, part.launch_first) for part in runner.first_graphs]
+    if runner.sampler is None:
+        return max(peaks, default=0)
     by_vllm = runner.step_sampler is None or runner.mode.mode is Mode.EAGER
     if by_vllm:
         rows = runner.scheduler_config.max_num_seqs

@@ -31,6 +31,7 @@ from vllm_hpu.graphs.mode import Mode, choose_mode
 from vllm_hpu.lora.punica import PunicaWrapperHPU, with_adapters, with_logits_of, wrappers_of
 from vllm_hpu.lora.slots import fill_from_host
 from vllm_hpu.ops.derived import derive_all
+from vllm_hpu.pooling.runner import GraphPoolingRunner
 from vllm_hpu.runner.failed_requests import FailedRequests
 from vllm_hpu.runner.graph_manager import HpuGraphManager
 from vllm_hpu.runner.state_update_graphs import BetweenGraphs
@@ -154,6 +155,11 @@ class HpuModelRunner(GPUModelRunner):
         self.step_inputs = StepInputs(self)
         # Clearing a new request's row on the device would be a launch.
         self.req_states.draft_tokens = self.step_inputs.drafts
+        if self.pooling_runner is not None:
+            pooling = GraphPoolingRunner(self, self.step_inputs)
+            self.pooling_runner = pooling
+            self.first_graphs.append(pooling)
+            self.small_graphs.append(pooling)
         self.step_sampler = step_sampler(self)
         if self.step_sampler is None:
             return
@@ -291,8 +297,16 @@ class HpuModelRunner(GPUModelRunner):
 
     def pool(self) -> AsyncPoolingOutput | ModelRunnerOutput | None:
         output = super().pool()
+        if isinstance(self.pooling_runner, GraphPoolingRunner) and isinstance(
+            output, AsyncPoolingOutput
+        ):
+            self.pooling_runner.keep_until(output.copy_event)
         self.failed_requests.tell(output)
         return output
+
+    def postprocess_num_computed_tokens(self, input_batch: InputBatch) -> None:
+        if self.step_inputs is None:  # otherwise the forward has counted them
+            super().postprocess_num_computed_tokens(input_batch)
 
     def shutdown(self) -> None:
         """Give back captured graphs before the weights they hold on to."""

@@ -271,7 +271,16 @@ class StepInputs:
             keeper(hidden, of_layers)
         if self.every_hidden is not None:
             self.every_hidden[: hidden.shape[0]].copy_(hidden)
-        torch.index_select(hidden, 0, self.rows.logit_token, out=self.hidden)
+        if self._runner.is_pooling_model:
+            self._count_computed()
+        else:
+            torch.index_select(hidden, 0, self.rows.logit_token, out=self.hidden)
+
+    def _count_computed(self) -> None:
+        """The step's tokens are computed; where no token is sampled nothing else can say so."""
+        starts, state = self.rows.query_start_loc, self.rows.state
+        computed = self._runner.req_states.num_computed_tokens.gpu
+        computed.index_add_(0, state, lengths_of(starts, state.shape[0]))
 
     def batch(self, scheduled: Any, state: BatchReqState, desc: Any) -> InputBatch:
         """Stage a step; the tensors of the returned batch are filled when the forward runs."""
@@ -351,6 +360,7 @@ def is_plain(runner: HpuModelRunner) -> bool:
     and context parallelism do; their engines prepare inputs as vLLM does.
     """
     from vllm.v1.worker.gpu.model_states.default import DefaultModelState
+    from vllm.v1.worker.gpu.model_states.encoder_only import EncoderOnlyModelState
 
     from vllm_hpu.sample.graph_sampler import samples_in_graphs
     from vllm_hpu.spec_decode.drafter import PlannedDrafts
@@ -359,11 +369,10 @@ def is_plain(runner: HpuModelRunner) -> bool:
     planned = (NgramSpeculator, PlannedDrafts) if samples_in_graphs(runner) else NgramSpeculator
     parallel = runner.parallel_config
     return (
-        type(runner.model_state) is DefaultModelState
+        type(runner.model_state) in (DefaultModelState, EncoderOnlyModelState)
         and runner.model_state.rope_state is None
         and (runner.speculator is None or isinstance(runner.speculator, planned))
         and runner.adaptive_verification is None
-        and not runner.is_pooling_model
         and not runner.uses_inputs_embeds
         and not runner.is_encoder_decoder
         and runner.model_config.rswa_window is None

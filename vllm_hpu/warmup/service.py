@@ -289,16 +289,16 @@ class WarmUp:
             raise self._too_large("Sampling for all rows")
 
     def _sample_for_all_rows(self) -> int:
-        """Where this rank samples, as a pipeline's last stage does; the most bytes a graph kept."""
+        """Sample or pool, as a pipeline's last stage does; the most bytes that a graph kept."""
         runner, largest = self._runner, 0
-        if runner.sampler is None or not runner.is_last_pp_rank:
+        if not runner.is_last_pp_rank:
             return largest
         # The first of each kind can do any step's work.
         for part in runner.first_graphs:
             used = self._used()
             part.warm_up_one()
             largest = max(largest, self._used() - used)
-        if runner.step_sampler is None:
+        if runner.step_sampler is None and runner.sampler is not None:
             hidden = torch.zeros(
                 runner.scheduler_config.max_num_seqs,
                 runner.model_config.get_hidden_size(),

@@ -1,0 +1,1 @@
+"""How pooling requests (embeddings, scores, classes) get their results, in planned shapes."""
