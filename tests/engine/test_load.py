@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.engine.cases import few_graphs
 from tests.engine.jobs import Job, Pass, run_jobs
 
-REQUESTS = 200
+# Where the default plan is the subject; fewer where another proposer is.
+REQUESTS, FEWER_REQUESTS = 200, 60
 # Adapters and drafts, with all that vLLM lets requests ask for beside them.
 DRAFTED = {
     "enable_lora": True,
@@ -21,21 +23,43 @@ DRAFTED = {
         "prompt_lookup_max": 4,
     },
 }
-LOADS = [("compile", "special"), ("graphs", "special"), ("graphs", "drafted")]
+# Drafters with a model: the method, and the tiny model.
+DRAFTERS = {"eagle": "llama_eagle", "draft_model": "llama_draft"}
+LOADS = [
+    ("compile", "special"),
+    ("graphs", "special"),
+    ("graphs", "drafted"),
+    ("graphs", "eagle"),
+    ("graphs", "draft_model"),
+]
+SLOW_LOADS = [
+    pytest.param((mode, kind), marks=pytest.mark.slow)
+    for mode, kind in (("compile", "eagle"), ("compile", "draft_model"))
+]
 
 
-@pytest.fixture(scope="module", params=LOADS, ids="-".join)
+@pytest.fixture(scope="module", params=[*LOADS, *SLOW_LOADS], ids="-".join)
 def load_run(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> dict[str, Any]:
-    mode, wishes = request.param
-    more = {"requests": REQUESTS, "longest": 600, "seed": 1, "wishes": wishes}
+    mode, kind = request.param
+    more = {"requests": REQUESTS, "longest": 600, "seed": 1, "wishes": kind}
     engine: dict[str, Any] = {"max_num_seqs": 16}
-    if wishes == "drafted":
+    plan: dict[str, str] = {}
+    if kind == "drafted":
         more["adapter"] = str(tiny("llama_lora_a"))
         engine |= DRAFTED
+    elif kind in DRAFTERS:
+        more |= {"wishes": "drafted", "requests": FEWER_REQUESTS}
+        plan = few_graphs(rows=16)
+        engine["speculative_config"] = {
+            "method": kind,
+            "model": str(tiny(DRAFTERS[kind])),
+            "num_speculative_tokens": 3,
+        }
     load = Pass(prompts=[], method="load", more=more)
-    run = run_jobs(mode, [Job("load", str(tiny("llama")), [load], engine=engine)])["load"]
+    job = Job("load", str(tiny("llama")), [load], engine=engine, env=plan)
+    run = run_jobs(mode, [job])["load"]
     assert "error" not in run, run["error"]
-    return run
+    return run | {"requests": more["requests"]}
 
 
 def test_no_compilations(load_run: dict[str, Any]) -> None:
@@ -46,7 +70,7 @@ def test_no_compilations(load_run: dict[str, Any]) -> None:
 
 def test_every_request_ends_once(load_run: dict[str, Any]) -> None:
     answers = load_run["passes"][0]
-    assert len(answers) == REQUESTS
+    assert len(answers) == load_run["requests"]
     for answer in answers:
         if answer["cancelled"]:
             assert answer["final"] <= 1
