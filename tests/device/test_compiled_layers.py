@@ -122,3 +122,27 @@ def test_the_first_layer_has_the_graph_and_the_bits_of_the_others(
     assert (counters() - before).total_compilations == 1
     for one, expected in zip(found, layer(None, x, None), strict=True):
         assert torch.equal(one, expected)
+
+
+def test_a_layer_without_a_norm_is_left_alone():
+    """EAGLE's first layer has the identity in its place, which takes no residual."""
+
+    class Headless(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.input_layernorm = nn.Identity()
+
+        def forward(self, hidden_states, residual):
+            if residual is None:
+                residual = hidden_states
+                hidden_states = self.input_layernorm(hidden_states)
+            else:
+                hidden_states, residual = self.input_layernorm(hidden_states, residual)
+            return hidden_states, residual
+
+    assert starts_from_zero(Headless)
+    layer = Headless()
+    hidden = torch.ones(2, 3)
+    result, residual = with_residual(layer, layer.forward)(hidden, None)
+    assert result is hidden
+    assert residual is hidden

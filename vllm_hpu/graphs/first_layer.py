@@ -35,7 +35,8 @@ else:
 def with_residual(layer: nn.Module, run: Callable[..., Any]) -> Callable[..., Any]:
     """``run``, the forward of ``layer``, which gets zeros for None where that is the same."""
     kind: Any = type(layer)
-    if not starts_from_zero(kind):
+    # A draft head may have put the identity, which takes no residual, in the place of the norm.
+    if not starts_from_zero(kind) or isinstance(layer.input_layernorm, nn.Identity):
         return run
     names = list(inspect.signature(type(layer).forward).parameters)[1:]
     place, source = names.index(_NAME), names.index(_SOURCE)

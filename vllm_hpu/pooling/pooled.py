@@ -73,7 +73,7 @@ def _has_planned_rows(pooler: Any) -> bool:
     """
     if not isinstance(pooler, SequencePooler) or type(pooler).forward is not SequencePooler.forward:
         return False
-    method = pooler.pooling
+    method: Any = pooler.pooling
     return type(method) in _ROW_METHODS or (
         type(getattr(method, "head", None)) is EmbeddingPoolerHead
         and method.head.activation is None

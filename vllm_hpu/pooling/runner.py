@@ -42,12 +42,12 @@ class GraphPoolingRunner(PoolingRunner):
         every: Mapping[str, Any] = getattr(pooler, "poolers_by_task", None) or dict.fromkeys(
             self.supported_tasks, pooler
         )
-        self._poolers = {
+        self._poolers: dict[str | None, Any] = {
             task: one
             for task, one in every.items()
             if task in self.supported_tasks and is_planned(one)
         }
-        self._pending = sorted(self._poolers)
+        self._pending = sorted(str(task) for task in self._poolers)
 
     def pool(
         self, hidden_states: torch.Tensor, input_batch: InputBatch, req_states: RequestState
@@ -59,7 +59,7 @@ class GraphPoolingRunner(PoolingRunner):
         if not {one.task for one in params} <= self._poolers.keys():
             return super().pool(hidden_states, input_batch, req_states)
         self._stage_sizes(params)
-        pooled = {task: self._launch(task) for task in sorted({one.task for one in params})}
+        pooled = {task: self._launch(task) for task in sorted({str(one.task) for one in params})}
         lengths = input_batch.num_scheduled_tokens[:rows]
         ends = input_batch.num_computed_tokens_np[:rows] + lengths
         finished = (ends == req_states.prompt_len.np[states]).tolist()
@@ -67,7 +67,9 @@ class GraphPoolingRunner(PoolingRunner):
         if output is None:
             starts = input_batch.query_start_loc_np
             output = [
-                self._result(pooled[one.task], one, row, slice(starts[row], starts[row + 1]), done)
+                self._result(
+                    pooled[str(one.task)], one, row, slice(starts[row], starts[row + 1]), done
+                )
                 for row, (one, done) in enumerate(zip(params, finished, strict=True))
             ]
             for row, state in enumerate(states.tolist()):
@@ -93,9 +95,10 @@ class GraphPoolingRunner(PoolingRunner):
 
     def launch_first(self) -> None:
         """Pool for the task whose results are largest: those per token, if there are any."""
-        tasks = sorted(self._poolers, key=lambda task: is_tokenwise(self._poolers[task]))
-        if tasks:
-            self._launch(tasks[-1])
+        if self._poolers:
+            self._launch(
+                str(max(self._poolers, key=lambda task: is_tokenwise(self._poolers[task])))
+            )
 
     def _launch(self, task: str) -> Pooled:
         if self._copied is not None:
@@ -123,14 +126,14 @@ class GraphPoolingRunner(PoolingRunner):
         task, activated, dimensions = next(iter(kinds))
         if len(kinds) > 1 or dimensions or is_tokenwise(self._poolers[task]) or not all(finished):
             return None
-        return pooled[task][bool(activated)][: len(params)]
+        return pooled[str(task)][bool(activated)][: len(params)]
 
     def _result(
         self, pooled: Pooled, params: PoolingParams, row: int, tokens: slice, finished: bool
     ) -> torch.Tensor | None:
         """A row's result [D] or [tokens, D]; None for one that is neither complete nor kept."""
         which = pooled[bool(params.use_activation)]
-        per_token = is_tokenwise(self._poolers[str(params.task)])
+        per_token = is_tokenwise(self._poolers[params.task])
         if not (finished or per_token):
             return None
         result = which[tokens] if per_token else which[row]
@@ -140,7 +143,7 @@ class GraphPoolingRunner(PoolingRunner):
         self, result: torch.Tensor | None, params: PoolingParams, state: int, finished: bool
     ) -> torch.Tensor | None:
         """Results per token wait on the host for those of the prompt's later tokens."""
-        if result is None or not is_tokenwise(self._poolers[str(params.task)]):
+        if result is None or not is_tokenwise(self._poolers[params.task]):
             return result
         waiting = self.pooling_states[state].hidden_states_cache
         if finished and not waiting:

@@ -184,7 +184,8 @@ class HpuModelRunner(GPUModelRunner):
             HpuGraphManager, plan=self.plan, launcher=self.launcher, forward=self.step_forward
         )
         self.launcher.clear()
-        for part in (self.step_forward, *self.keyed_graphs):
+        self.step_forward.forget_caches()
+        for part in self.keyed_graphs:
             part.forget_caches()
         with replaced(upstream, "ModelCudaGraphManager", make_manager):
             super().initialize_kv_cache(*args, **kwargs)

@@ -370,7 +370,7 @@ def is_plain(runner: HpuModelRunner) -> bool:
     parallel = runner.parallel_config
     return (
         type(runner.model_state) in (DefaultModelState, EncoderOnlyModelState)
-        and runner.model_state.rope_state is None
+        and getattr(runner.model_state, "rope_state", None) is None
         and (runner.speculator is None or isinstance(runner.speculator, planned))
         and runner.adaptive_verification is None
         and not runner.uses_inputs_embeds

@@ -28,7 +28,8 @@ class TokenTypes:
         if NAME not in inspect.signature(runner.model.forward).parameters:
             return
         self._buffer = torch.zeros(runner.max_num_tokens, dtype=torch.int32, device=runner.device)
-        self._of_request: dict[str, torch.Tensor] = runner.model_state.token_type_ids
+        state: Any = runner.model_state  # an encoder's: no other model has the argument
+        self._of_request: dict[str, torch.Tensor] = state.token_type_ids
         self._written = False
         runner.model_state.prepare_inputs = self._prepare_inputs  # type: ignore[method-assign]
 
