@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from vllm_hpu.engine_plan import engine_limits, shape_of
 from vllm_hpu.errors import ConfigurationError
@@ -90,8 +90,9 @@ def _weights_of(config: VllmConfig) -> int | None:
     model = config.model_config
     if config.load_config.load_format not in _FROM_SAFETENSORS or model.hf_overrides:
         return None
+    dtype: Any = model.dtype  # vLLM has made a torch.dtype of the name by now
     return checkpoint_bytes(
-        Path(model.model), model.dtype.itemsize, config.parallel_config.tensor_parallel_size
+        Path(model.model), dtype.itemsize, config.parallel_config.tensor_parallel_size
     )
 
 
