@@ -159,25 +159,28 @@ class HpuModelRunner(GPUModelRunner):
             pooling = GraphPoolingRunner(self, self.step_inputs)
             self.pooling_runner = pooling
             self.first_graphs.append(pooling)
-            self.small_graphs.append(pooling)
         self.step_sampler = step_sampler(self)
-        if self.step_sampler is None:
-            return
-        self.first_graphs.append(self.step_sampler)
+        if self.step_sampler is not None:
+            self._use_sampling_graphs(self.step_inputs, self.step_sampler)
+        if self.first_graphs:
+            self.small_graphs += [BetweenGraphs(self), *self.first_graphs]
+
+    def _use_sampling_graphs(self, inputs: StepInputs, sampler: StepSampler) -> None:
+        """What a step does with a forward's result, where it samples."""
+        self.first_graphs.append(sampler)
         if self.mode.mode is not Mode.EAGER:
-            scores = PromptScores(self, self.step_inputs, most_scores(self))
+            scores = PromptScores(self, inputs, most_scores(self))
             self.prompt_logprobs_worker = scores
             self.first_graphs.append(scores)
         if isinstance(self.speculator, PlannedDrafts):
-            drafter = Drafter(self, self.speculator, self.step_inputs, self.step_sampler)
+            drafter = Drafter(self, self.speculator, inputs, sampler)
             self.speculator.drafter = drafter
-            self.step_inputs.keepers.append(drafter.keep_hidden)
+            inputs.keepers.append(drafter.keep_hidden)
             self.keyed_graphs.append(drafter)
         if isinstance(self.speculator, NgramSpeculator):
-            proposer = StepProposer(self, self.speculator, self.step_inputs, self.step_sampler)
+            proposer = StepProposer(self, self.speculator, inputs, sampler)
             self.speculator.propose_by(proposer)
             self.first_graphs.append(proposer)
-        self.small_graphs += [BetweenGraphs(self), *self.first_graphs]
 
     def initialize_kv_cache(self, *args: Any, **kwargs: Any) -> None:
         make_manager = partial(
