@@ -22,6 +22,7 @@ from vllm.v1.worker.gpu.async_utils import AsyncOutput, AsyncPoolingOutput
 from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.model_runner import BatchReqState, GPUModelRunner
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
+from vllm.v1.worker.gpu.spec_decode.speculator import DraftModelSpeculator
 
 from vllm_hpu.engine_plan import plan_for
 from vllm_hpu.graphs import region as regions
@@ -126,6 +127,11 @@ class HpuModelRunner(GPUModelRunner):
         self.failed_requests = FailedRequests(self)
         self.dump_row = self.max_num_reqs - 1
         self.req_states.free_indices.remove(self.dump_row)
+        # What is sized from here on is sized by the user's numbers.
+        self.scheduler_config = vllm_config.scheduler_config
+        if isinstance(self.speculator, DraftModelSpeculator):
+            # The draft model's configuration is made from it, and checked as the engine's was.
+            self.speculator.vllm_config = vllm_config
 
     def plan_up_to(self, num_blocks: int) -> None:
         """Plan steps of at most so many KV blocks; before the KV cache is there."""
