@@ -189,6 +189,12 @@ ENGINE_SEAMS: tuple[Seam, ...] = (
     ),
 )
 
+# In the engine core, for calls that ask for what workers cannot do.
+SLEEP_SEAMS: tuple[Seam, ...] = (
+    Seam("vllm.v1.engine.core:EngineCore.sleep", ("self", "level", "mode")),
+    Seam("vllm.v1.engine.core:EngineCore.release_kv_cache_memory", ("self",)),
+)
+
 # Where arguments are parsed.
 ARGUMENT_SEAMS: tuple[Seam, ...] = (
     Seam("vllm.engine.arg_utils:EngineArgs.from_cli_args", ("args",)),

@@ -77,6 +77,9 @@ def activate() -> Config:
 
         registration.register(settings)
         _active = settings
+        from . import torch_profiler
+
+        torch_profiler.install(_peaks(settings))
         if settings.trace:
             from .trace_writer import start_process_trace
 

@@ -66,6 +66,18 @@ def test_a_step_is_still_bounded_by_rows_and_tokens_alone():
     assert "if self.current_step < request.next_decode_eligible_step:" in source
 
 
+def test_sleep_still_pauses_the_scheduler_first():
+    """Before vLLM knows whether its workers can give memory back."""
+    import inspect
+
+    from vllm.v1.engine.core import EngineCore
+
+    assert seams.mismatches(seams.SLEEP_SEAMS) == []
+    source = inspect.getsource(inspect.unwrap(EngineCore.sleep))
+    assert source.index("self.pause_scheduler(") < source.index("model_executor.sleep(level)")
+    assert "enable_sleep_mode" not in source
+
+
 def test_a_changed_signature_is_named(monkeypatch):
     from vllm.v1.worker.gpu_worker import Worker
 

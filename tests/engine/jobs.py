@@ -21,7 +21,7 @@ MODES = ("eager", "compile", "graphs")
 
 @dataclass
 class Pass:
-    """One `LLM` call: method ``generate``, ``embed`` or ``score`` with its arguments as JSON.
+    """One `LLM` call: method ``generate``, ``embed``, ``score`` or ``sleep``, arguments as JSON.
 
     ``lora``: folder of an adapter, for all prompts or for each its own; ``more`` of one for all:
     ``replaced_by``, a folder whose files take the place of its own before the call.

@@ -124,6 +124,8 @@ def run_pass(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
         ]
     if one["method"] == "refused":
         return [{"refused": refusal(engine, prompts, one)}]
+    if one["method"] == "sleep":
+        return [{"refused": asleep(engine)}]
     if one["method"] == "unfit":
         return unfit(engine, prompts, one)
     if one["method"] in ("load", "predictions"):
@@ -176,6 +178,15 @@ def generate(engine: Any, prompts: list[Any], one: dict[str, Any]) -> list[Any]:
     if one["method"] == "chat":
         return engine.chat(one["prompts"], SamplingParams(**sampling), use_tqdm=False)
     return engine.generate(prompts, SamplingParams(**sampling), use_tqdm=False, lora_request=lora)
+
+
+def asleep(engine: Any) -> str:
+    """What the engine says when it is told to sleep; nothing if it does."""
+    try:
+        engine.sleep()
+    except Exception as error:
+        return str(error)
+    return ""
 
 
 def refusal(engine: Any, prompts: list[Any], one: dict[str, Any]) -> str:

@@ -1,4 +1,8 @@
-"""What cannot work is refused at start: each error names what, why and what to do."""
+"""What cannot work is refused at start: each error names what, why and what to do.
+
+Here are those that need an engine's start. What is refused on the configuration alone is tested
+without one, in ``tests/device/test_flags.py`` and ``tests/device/test_rules.py``.
+"""
 
 from __future__ import annotations
 
@@ -31,58 +35,16 @@ REFUSED = {
     "unknown path": Refusal(("/no/such/model",), model="/no/such/model"),
     "float64": Refusal(("dtype", "float64", "bfloat16"), {"dtype": "float64"}),
     "data parallel": Refusal(("data_parallel_size=2", "not supported"), {"data_parallel_size": 2}),
-    "pipeline parallel": Refusal(
-        ("--pipeline-parallel-size", PLUGIN, "--tensor-parallel-size"),
-        {"pipeline_parallel_size": 2},
-    ),
     "sleep mode": Refusal(("Sleep mode is not supported",), {"enable_sleep_mode": True}),
-    "fp8 KV cache": Refusal(
-        ("--kv-cache-dtype fp8", PLUGIN, "--kv-cache-dtype auto"), {"kv_cache_dtype": "fp8"}
-    ),
     "quantised checkpoint": Refusal(
         ("fp8 quantization", PLUGIN, "unquantised checkpoint"), model="quantised"
     ),
-    "block size": Refusal(("--block-size 20", "multiple of 16", "128"), {"block_size": 20}),
     "long model": Refusal(("max_model_len (100000)", "1024"), {"max_model_len": 100_000}),
     "cache above the card": Refusal(
         ("64 GiB", "--kv-cache-memory-bytes"), {"kv_cache_memory_bytes": 64 << 30}
     ),
     "watermark": Refusal(
         ("--watermark-config", PLUGIN, "Remove the flag"), {"watermark_config": {"key": 42}}
-    ),
-    "trace replay": Refusal(
-        ("--enable-trace-replay", PLUGIN, "Remove the flag"), {"enable_trace_replay": True}
-    ),
-    "sampling mask": Refusal(
-        ("--return-sampling-mask", PLUGIN, "Remove the flag"),
-        {"return_sampling_mask": True, "logprobs_mode": "processed_logprobs"},
-    ),
-    "routed experts": Refusal(
-        ("--enable-return-routed-experts", PLUGIN, "Remove the flag"),
-        {"enable_return_routed_experts": True},
-        model="mixtral",
-    ),
-    "expert parallel": Refusal(
-        ("--enable-expert-parallel", PLUGIN),
-        {"enable_expert_parallel": True},
-        model="mixtral",
-    ),
-    "KV transfer": Refusal(
-        ("--kv-transfer-config", PLUGIN, "Remove the flag"),
-        {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
-    ),
-    "prompt embeddings": Refusal(
-        ("--enable-prompt-embeds", PLUGIN, "Remove the flag"), {"enable_prompt_embeds": True}
-    ),
-    "speculation": Refusal(
-        ("'ngram_gpu'", "not supported on Gaudi", "ngram"),
-        {
-            "speculative_config": {
-                "method": "ngram_gpu",
-                "num_speculative_tokens": 2,
-                "prompt_lookup_max": 3,
-            }
-        },
     ),
     "LoRA on experts": Refusal(
         ("--enable-lora", "mixture-of-experts", "merged"), {"enable_lora": True}, model="mixtral"
@@ -126,8 +88,11 @@ def runs(tiny: Tiny, quantised: Path) -> Runs:
                 Pass([[20] * 2000], greedy, method="refused"),
                 Pass(short, greedy | {"temperature": float("nan")}, method="refused"),
                 Pass(short, greedy | {"structured_outputs": {"regex": "(["}}, method="refused"),
+                Pass([], method="sleep"),
                 Pass(short, greedy),
             ],
+            # As many tokens as rows in a step: no row but the user's is counted.
+            engine={"max_num_seqs": 8, "max_num_batched_tokens": 8},
         )
     )
     return run_jobs("eager", jobs)
@@ -150,10 +115,11 @@ def test_refused_at_start(name: str, runs: Runs) -> None:
 
 def test_bad_requests_leave_the_engine_alive(runs: Runs) -> None:
     assert "error" not in runs["requests"], runs["requests"].get("error")
-    before, too_long, nan, regex, after = runs["requests"]["passes"]
+    before, too_long, nan, regex, asleep, after = runs["requests"]["passes"]
     assert "768" in too_long[0]["refused"]
     assert "temperature" in nan[0]["refused"]
     assert "regex" in regex[0]["refused"].lower()
+    assert "sleep is not supported on Gaudi" in asleep[0]["refused"]
     assert len(after[0]["tokens"]) == 4
     assert after == before
 

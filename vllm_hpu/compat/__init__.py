@@ -18,7 +18,9 @@ def install() -> None:
         model_runner_v2,
         no_accelerator,
         option_flags,
+        profiler,
         request_limits,
+        sleep,
         step_bounds,
         traffic_log,
     )
@@ -30,6 +32,8 @@ def install() -> None:
     adapter_versions.install()
     traffic_log.install()
     option_flags.install()
+    profiler.install()
+    sleep.install()
     request_limits.install()
     grammar_backends.install()
     failed_requests.install()
