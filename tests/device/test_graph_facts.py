@@ -59,7 +59,6 @@ OTHERS: dict[str, dict[str, Any]] = {
     "mode": {"mode": Mode.COMPILE},
     "blocks of the cache": {"blocks": 65},
     "block size": {"block_size": 16},
-    "cache's type": {"kv_cache_dtype": "bfloat16"},
     "rows": {"max_num_seqs": 5},
     "tokens": {"max_num_batched_tokens": 65},
     "length": {"max_model_len": 127},

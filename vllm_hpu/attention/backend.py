@@ -8,7 +8,7 @@ from vllm.v1.kv_cache_interface import KVCacheLayout
 
 from vllm_hpu.attention.impl import HpuAttentionImpl
 from vllm_hpu.attention.metadata import HpuAttentionMetadataBuilder
-from vllm_hpu.rules import BLOCK_SIZE
+from vllm_hpu.engine_plan import BLOCK_SIZE
 
 __all__ = ["HpuAttentionBackend"]
 

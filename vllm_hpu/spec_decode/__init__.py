@@ -24,13 +24,9 @@ def init_speculator(
     """Build the proposer that ``--speculative-config`` asks for.
 
     Stands in for ``vllm.v1.worker.gpu.spec_decode.init_speculator``, same parameters.
-
-    Raises:
-        UnsupportedFeatureError: the method has not been brought to Gaudi.
+    Methods that have not been brought to Gaudi are refused at start (rules/speculation.py).
     """
     from vllm.v1.worker.gpu.spec_decode import init_speculator as upstream
-
-    from vllm_hpu.errors import UnsupportedFeatureError
 
     speculative = vllm_config.speculative_config
     assert speculative is not None  # vLLM calls this only with a speculative config
@@ -38,12 +34,6 @@ def init_speculator(
         from vllm_hpu.spec_decode.ngram import NgramSpeculator
 
         return NgramSpeculator(vllm_config, device, req_states)
-    if speculative.method not in ("draft_model", "eagle", "eagle3", "mtp"):
-        raise UnsupportedFeatureError(
-            f"Speculative decoding with method '{speculative.method}' is not supported on Gaudi "
-            f"by this version of vllm-hpu. Use ngram, draft_model, eagle, eagle3 or mtp in "
-            f"--speculative-config."
-        )
     return _planned(upstream(vllm_config, device, req_states))
 
 

@@ -372,11 +372,9 @@ def is_plain(runner: HpuModelRunner) -> bool:
         type(runner.model_state) in (DefaultModelState, EncoderOnlyModelState)
         and getattr(runner.model_state, "rope_state", None) is None
         and (runner.speculator is None or isinstance(runner.speculator, planned))
-        and runner.adaptive_verification is None
         and not runner.uses_inputs_embeds
         and not runner.is_encoder_decoder
         and runner.model_config.rswa_window is None
-        and not runner.cache_config.kv_sharing_fast_prefill
         and parallel.pipeline_parallel_size == 1
         and parallel.data_parallel_size == 1
         and parallel.decode_context_parallel_size == 1
