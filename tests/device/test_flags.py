@@ -107,9 +107,7 @@ VALUES: dict[str, Any] = {
     "compilation_config.pass_config": {"fuse_norm_quant": True},
     "compilation_config.dynamic_shapes_config": {"type": "unbacked"},
     "compilation_config.compile_cache_save_format": "unpacked",
-    "compilation_config.inductor_compile_config": {"max_autotune": True},
     "compilation_config.inductor_passes": {"post_grad": "textwrap.dedent"},
-    "compilation_config.backend": "eager",
 }
 
 

@@ -223,6 +223,14 @@ def test_a_drafter_on_fewer_cards(configured, model_directory):
         rules.speculation.drafter_as_wide(config)
 
 
+def test_a_drafter_without_tokens(configured, model_directory):
+    draft = DRAFT | {"model": str(build("llama_draft", model_directory))}
+    equal = {"max_num_seqs": 8, "max_num_batched_tokens": 8}
+    with pytest.raises(ValueError, match="--max-num-batched-tokens 16 or more"):
+        configured(speculative_config=draft, **equal)
+    configured(**equal)
+
+
 def test_a_drafter_with_another_cache(configured, model_directory):
     draft = DRAFT | {"model": str(build("llama_draft", model_directory)), "kv_cache_dtype": "fp8"}
     refused(configured, "kv_cache_dtype fp8 in --speculative-config", speculative_config=draft)

@@ -178,9 +178,7 @@ def feature_runs(
             "draft_model",
             llama,
             [sampled()],
-            # As many tokens as rows in a step: no row but the user's is counted.
-            engine=speculative(method="draft_model", model=str(tiny("llama_draft")))
-            | {"max_num_batched_tokens": 8},
+            engine=speculative(method="draft_model", model=str(tiny("llama_draft"))),
         ),
         Job(
             "eagle",

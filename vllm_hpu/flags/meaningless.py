@@ -52,11 +52,8 @@ MEANINGLESS = [
     *_nothing(
         _OWN,
         """compilation_config.mode compilation_config.cudagraph_mode
-        compilation_config.inductor_compile_config
+        compilation_config.inductor_compile_config compilation_config.backend
         compilation_config.ir_enable_torch_wrap compilation_config.fast_moe_cold_start""",
-    ),
-    *_reported(
-        _OWN, "compilation_config.backend", "compilation_config.backend", plain=("inductor",)
     ),
     *_reported(
         _OWN,

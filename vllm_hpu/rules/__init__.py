@@ -40,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     speculation.one_module_of_mtp,
     speculation.drafter_reaches_as_far,
     speculation.drafter_as_wide,
+    speculation.drafter_has_tokens,
     speculation.drafter_with_the_same_cache,
     models.decoder_only,
     models.attention_only,

@@ -80,3 +80,21 @@ def drafter_with_the_same_cache(config: VllmConfig) -> None:
             "The KV cache has the model's type",
             "Leave it out",
         )
+
+
+def drafter_has_tokens(config: VllmConfig) -> None:
+    """A draft model takes one token more per row than the model, out of the same budget.
+
+    With no more tokens than rows nothing is left for the model, and vLLM's own profile of the
+    largest step is empty.
+    """
+    speculative, scheduler = config.speculative_config, config.scheduler_config
+    if speculative is None or speculative.method != "draft_model":
+        return
+    if scheduler.max_num_batched_tokens <= scheduler.max_num_seqs:
+        raise ConfigurationError(
+            f"--max-num-batched-tokens {scheduler.max_num_batched_tokens} and --max-num-seqs "
+            f"{scheduler.max_num_seqs} leave no tokens for a draft model",
+            "It takes one token more per sequence",
+            f"Use --max-num-batched-tokens {2 * scheduler.max_num_seqs} or more",
+        )
