@@ -122,10 +122,9 @@ def run_pass(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
             {"embedding": output.outputs.embedding}
             for output in engine.embed(prompts, use_tqdm=False)
         ]
-    if one["method"] == "refused":
-        return [{"refused": refusal(engine, prompts, one)}]
-    if one["method"] == "sleep":
-        return [{"refused": asleep(engine)}]
+    if one["method"] in ("refused", "sleep"):
+        sleeps = one["method"] == "sleep"
+        return [{"refused": asleep(engine) if sleeps else refusal(engine, prompts, one)}]
     if one["method"] == "unfit":
         return unfit(engine, prompts, one)
     if one["method"] in ("load", "predictions"):
