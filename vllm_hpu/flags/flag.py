@@ -55,10 +55,11 @@ def default_of(owner: type, field: str) -> Any:
     found = next(one for one in dataclasses.fields(owner) if one.name == field)
     if found.default_factory is not dataclasses.MISSING:
         return found.default_factory()
+    default: Any = found.default
     # pydantic's description of a field stands in the place of its default.
-    if hasattr(found.default, "get_default"):
-        return found.default.get_default(call_default_factory=True)
-    return None if found.default is dataclasses.MISSING else found.default
+    if hasattr(default, "get_default"):
+        return default.get_default(call_default_factory=True)
+    return None if default is dataclasses.MISSING else default
 
 
 def flag_option(name: str) -> str:
