@@ -4,37 +4,48 @@ import gzip
 import json
 
 import pytest
+
+from .conftest import emulated_only, run_python
+
+# What a worker does with --profiler-config around a step, in a process whose device is there first.
+RECORD = """
+import sys
+import habana_frameworks.torch
 import torch
 from vllm.config import ProfilerConfig
+from vllm.profiler.wrapper import create_worker_profiler, validate_worker_profiler_config
 
 from vllm_hpu.compat import profiler as compat
 
-from .conftest import emulated_only
-
-
-def config(folder, **options):
-    return ProfilerConfig(profiler="torch", torch_profiler_dir=str(folder), **options)
-
-
-def record(settings):
-    """What a worker does with --profiler-config around a step."""
-    from vllm.profiler.wrapper import create_worker_profiler, validate_worker_profiler_config
-
-    validate_worker_profiler_config(settings)
-    profiler = create_worker_profiler(settings, worker_name="rank0", local_rank=0)
-    x = torch.ones(64, 64, device="hpu")
+compat.install()
+x = torch.ones(64, 64, device="hpu")
+for zipped in (False, True):
+    folder = sys.argv[1] + ("/zipped" if zipped else "/plain")
+    config = ProfilerConfig(
+        profiler="torch", torch_profiler_dir=folder, torch_profiler_use_gzip=zipped
+    )
+    validate_worker_profiler_config(config)
+    profiler = create_worker_profiler(config, worker_name="rank0", local_rank=0)
     profiler.start()
     assert profiler.is_running
     (x @ x).cpu()
     profiler.stop()
+"""
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("traces")
+    done = run_python(f"import sys; sys.argv = ['', {str(folder)!r}]\n{RECORD}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
 
 
 @emulated_only
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_trace_has_host_and_card(zipped, tmp_path, capsys):
-    compat.install()
-    record(config(tmp_path, torch_profiler_use_gzip=zipped))
-    [path] = tmp_path.glob("*.json.gz" if zipped else "*.json")
+def test_a_trace_has_host_and_card(zipped, traces):
+    folder = traces / ("zipped" if zipped else "plain")
+    [path] = folder.glob("*.json.gz" if zipped else "*.json")
     with (gzip.open if zipped else open)(path, "rt") as file:
         trace = json.load(file)
     spans = [event for event in trace["traceEvents"] if event["ph"] == "X"]
@@ -57,7 +68,7 @@ def test_a_trace_has_host_and_card(zipped, tmp_path, capsys):
         event["args"]["name"] for event in trace["traceEvents"] if "process_name" in event["name"]
     ]
     assert any(title.startswith("hpu:0") for title in titles)
-    assert (tmp_path / "rank0.profiler_out.txt").exists()
+    assert (folder / "rank0.profiler_out.txt").exists()
 
 
 def test_vllm_still_does_not_know_the_device():

@@ -49,6 +49,10 @@ def second_model_runner(config: VllmConfig) -> None:
 
     vLLM decides in ``VllmConfig.use_v2_model_runner``.
     """
+    from vllm_hpu.compat import model_runner_v2
+
+    # A configuration may be made without vLLM's arguments, which ask the platform before.
+    model_runner_v2.install()
     if config.use_v2_model_runner:
         return
     reasons = config._get_v2_model_runner_unsupported_features()
