@@ -343,6 +343,7 @@ def test_a_grammar_ends_with_its_step_whatever_graph_is_ready():
         device=DEVICE,
         vocab_size=VOCABULARY,
         model_config=SimpleNamespace(max_logprobs=MOST),
+        speculator=None,
         req_states=case.states,
         rejection_sampler=None,
         plan=SimpleNamespace(row_buckets=(4, count)),

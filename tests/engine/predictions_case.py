@@ -8,6 +8,7 @@ from typing import Any
 import gaudi_emulator
 
 from vllm_hpu.engine_plan import shape_of
+from vllm_hpu.ops.derived import Derives
 from vllm_hpu.runner.dummy_batch import prepare_blank_step
 from vllm_hpu.shapes.cost import CostModel
 
@@ -36,5 +37,18 @@ def predictions(engine: Any) -> dict[str, Any]:
         "predicted": asdict(memory.prediction.of(memory.prediction.ask, blocks)),
         "measured": asdict(memory.plan.need),
         "parameters": sum(one.nbytes for one in runner.model.parameters()),
+        "derived": derived_bytes(runner.model),
         "steps": steps,
     }
+
+
+def derived_bytes(model: Any) -> int:
+    """Tables of rotary angles in the model's type, which layers derive when a model is loaded."""
+    tables = {
+        table.data_ptr(): table.nbytes
+        for layer in model.modules()
+        if isinstance(layer, Derives)
+        for name, table in layer.named_buffers(recurse=False)
+        if name == "cos_sin_per_element"
+    }
+    return sum(tables.values())

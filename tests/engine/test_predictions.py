@@ -58,6 +58,8 @@ def test_memory_is_what_is_measured(dtype: str, runs: dict[str, Any]) -> None:
     )
     # To the byte; vLLM's loader counts tables of rotary positions beside the parameters.
     assert predicted["weights"] == answer["parameters"] < measured["weights"]
-    assert predicted["buffers"] == pytest.approx(measured["buffers"], rel=0.2)
+    # Rotary angles come after the loader has counted; they are much for a tiny model only.
+    buffers = measured["buffers"] - answer["derived"]
+    assert predicted["buffers"] == pytest.approx(buffers, rel=0.2)
     for part in ("steps", "sampler"):
         assert measured[part] <= predicted[part] <= 2 * measured[part], part

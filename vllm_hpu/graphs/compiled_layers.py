@@ -45,6 +45,8 @@ def prepare_dynamo() -> None:
     config: Any = torch._dynamo.config
     config.recompile_limit = MAX_GRAPHS_PER_REGION
     config.accumulated_recompile_limit = 16 * MAX_GRAPHS_PER_REGION
+    # The worker collects once when warm-up is done; after every graph it is a tenth of warm-up.
+    config.run_gc_after_compile = False
     # Layers of one kind have parameters of one shape; treat them as inputs, not as constants.
     config.force_parameter_static_shapes = False
 
