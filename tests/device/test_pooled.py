@@ -9,6 +9,7 @@ from vllm_hpu.kernels import register
 
 register()
 
+from vllm.config import VllmConfig, set_current_vllm_config  # noqa: E402
 from vllm.model_executor.layers.pooler.activations import (  # noqa: E402
     PoolerMultiLabelClassify,
     PoolerNormalize,
@@ -23,6 +24,7 @@ from vllm.model_executor.layers.pooler.seqwise import (  # noqa: E402
 )
 from vllm.model_executor.layers.pooler.tokwise import (  # noqa: E402
     AllPool,
+    TokenClassifierPoolerHead,
     TokenEmbeddingPoolerHead,
     TokenPooler,
 )
@@ -30,13 +32,6 @@ from vllm.model_executor.layers.pooler.tokwise import (  # noqa: E402
 from vllm_hpu.pooling.pooled import is_planned, is_tokenwise, pool  # noqa: E402
 
 LENGTHS, ROWS, TOKENS, HIDDEN, SIZE = [3, 1, 7], 5, 16, 8, 6
-
-
-class EveryToken(AllPool):
-    """vLLM's asks for the engine's configuration."""
-
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
 
 
 @pytest.fixture
@@ -123,9 +118,10 @@ def test_classes_on_an_encoders_pooler(hidden, starts):
 
 
 @torch.inference_mode()
-def test_every_token(hidden, starts, monkeypatch):
-    monkeypatch.setattr("vllm_hpu.pooling.pooled.AllPool", EveryToken)
-    pooler = TokenPooler(EveryToken(), TokenEmbeddingPoolerHead(activation=PoolerNormalize()))
+def test_every_token(hidden, starts):
+    with set_current_vllm_config(VllmConfig()):
+        method = AllPool()
+    pooler = TokenPooler(method, TokenEmbeddingPoolerHead(activation=PoolerNormalize()))
     assert is_planned(pooler)
     assert is_tokenwise(pooler)
     found = pool(pooler, hidden.to("hpu"), starts, sizes(0, 0, 3))
@@ -150,3 +146,17 @@ def test_others_are_left_to_vllm():
     assert not is_planned(Reversed(CLSPool(), head))
     assert not is_planned(SequencePooler(lambda hidden, metadata: hidden, head))
     assert not is_planned(SequencePooler(CLSPool(), lambda pooled, metadata: pooled))
+
+
+@torch.inference_mode()
+def test_results_are_no_views_of_hidden_states(hidden, starts):
+    """The next step's forward writes there while the host still reads."""
+    head = ClassifierPoolerHead()
+    states = hidden.to("hpu")
+    pooler = SequencePooler(LastPool(), head)
+    for method in (pooler, TokenPooler(LastPool(), TokenClassifierPoolerHead())):
+        found = pool(method, states, starts, sizes())
+        before = found.plain.cpu()
+        states.fill_(7.0)
+        torch.testing.assert_close(found.plain.cpu(), before, equal_nan=True)
+        states.copy_(hidden)

@@ -117,11 +117,8 @@ def run_pass(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
         {"prompt_token_ids": prompt} if isinstance(prompt, list) else prompt
         for prompt in one["prompts"]
     ]
-    if one["method"] == "embed":
-        return [
-            {"embedding": output.outputs.embedding}
-            for output in engine.embed(prompts, use_tqdm=False)
-        ]
+    if one["method"] in ("embed", "token_embed"):
+        return embedded(engine, prompts, one)
     if one["method"] in ("refused", "sleep"):
         sleeps = one["method"] == "sleep"
         return [{"refused": asleep(engine) if sleeps else refusal(engine, prompts, one)}]
@@ -144,6 +141,15 @@ def in_engine(engine: Any, one: dict[str, Any]) -> list[dict[str, Any]]:
     from tests.engine.predictions_case import predictions
 
     return [predictions(engine)]
+
+
+def embedded(engine: Any, prompts: list[Any], one: dict[str, Any]) -> list[dict[str, Any]]:
+    """Embeddings of the prompts, or of each of their tokens."""
+    from vllm import PoolingParams
+
+    asked = PoolingParams(**one["sampling"]) if one["sampling"] else None
+    outputs = engine.encode(prompts, asked, pooling_task=one["method"], use_tqdm=False)
+    return [{"embedding": output.outputs.data.tolist()} for output in outputs]
 
 
 def generate(engine: Any, prompts: list[Any], one: dict[str, Any]) -> list[Any]:

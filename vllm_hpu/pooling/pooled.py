@@ -120,7 +120,8 @@ def _apply(head: Any, data: torch.Tensor, sizes: torch.Tensor) -> Pooled:
         column = torch.arange(plain.shape[-1], dtype=sizes.dtype, device=sizes.device)
         plain = plain.masked_fill((sizes > 0)[:, None] & (column >= sizes[:, None]), 0)
     else:
-        plain = data if head.classifier is None else head.classifier(data)
+        # Never the hidden states themselves: the next forward writes there while results are read.
+        plain = data.clone() if head.classifier is None else head.classifier(data)
         if head.logit_mean is not None:
             plain = plain - head.logit_mean
         if head.logit_sigma is not None:

@@ -37,6 +37,7 @@ class GraphPoolingRunner(PoolingRunner):
         self._hpu, self._inputs = runner, inputs
         self._hidden = inputs.keep_every()
         self._sizes = torch.zeros(runner.max_num_reqs, dtype=torch.int32, device=runner.device)
+        self._sizes_staged = False
         self._copied: torch.cuda.Event | None = None
         pooler = runner.model.pooler
         every: Mapping[str, Any] = getattr(pooler, "poolers_by_task", None) or dict.fromkeys(
@@ -112,8 +113,10 @@ class GraphPoolingRunner(PoolingRunner):
         return result
 
     def _stage_sizes(self, params: list[PoolingParams]) -> None:
-        if all(one.dimensions is None for one in params):
+        wanted = any(one.dimensions for one in params)
+        if not (wanted or self._sizes_staged):
             return
+        self._sizes_staged = wanted
         sizes = np.zeros(self._sizes.shape[0], dtype=np.int32)
         sizes[: len(params)] = [one.dimensions or 0 for one in params]
         async_tensor_h2d(sizes, out=self._sizes)
