@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import Gemma3Config, Gemma4Config, PaliGemmaConfig
 from vllm import envs
-from vllm.config import VllmConfig
+from vllm.config import PoolerConfig, VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 
 from models.tiny import build
@@ -316,3 +316,12 @@ def test_a_layer_with_chunked_local_attention(configured):
     )
     with pytest.raises(ValueError, match="chunked local attention"):
         HpuAttentionMetadataBuilder(spec, ["layer"], configured(), torch.device("hpu"))
+
+
+@pytest.mark.parametrize("flag", ["enable_chunked_prefill", "enable_prefix_caching"])
+def test_a_mean_over_a_prompt_in_several_steps(flag, configured):
+    pooled = {"runner": "pooling", "convert": "embed"}
+    mean = pooled | {"pooler_config": PoolerConfig(seq_pooling_type="MEAN")}
+    refused(configured, "--" + flag.replace("_", "-"), "in one step", **mean, **{flag: True})
+    configured(**mean)
+    configured(**pooled, **{flag: True})  # the last token's comes in the last step

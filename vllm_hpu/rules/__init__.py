@@ -45,6 +45,7 @@ RULES: tuple[Rule, ...] = (
     models.decoder_only,
     models.attention_only,
     models.causal_images,
+    models.pooled_in_one_step,
     limits.legal_shape_plan,
     engine.published_metrics,
     engine.recorded_traffic,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vllm_hpu.errors import UnsupportedFeatureError
+from vllm_hpu.errors import ConfigurationError, UnsupportedFeatureError
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -44,3 +44,23 @@ def causal_images(config: VllmConfig) -> None:
             "Its answers about images would be wrong",
             "Serve text alone with --language-model-only, or use another model",
         )
+
+
+def pooled_in_one_step(config: VllmConfig) -> None:
+    """Some results need all of a prompt's tokens in one step; vLLM only warns, and then raises."""
+    model, scheduler, cache = config.model_config, config.scheduler_config, config.cache_config
+    if model is None or model.runner_type != "pooling":
+        return
+    asked = {
+        "--enable-chunked-prefill": scheduler.enable_chunked_prefill
+        and not model.is_chunked_prefill_supported,
+        "--enable-prefix-caching": cache.enable_prefix_caching
+        and not model.is_prefix_caching_supported,
+    }
+    for flag, wrong in asked.items():
+        if wrong:
+            raise ConfigurationError(
+                f"{flag} does not work with the pooling of {model.architecture}",
+                "It needs all tokens of a prompt in one step",
+                f"Remove {flag}",
+            )
